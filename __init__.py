@@ -1,0 +1,1 @@
+"""mmrec: item catalogue and interaction log in, measured multimodal recommender out."""

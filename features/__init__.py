@@ -1,0 +1,1 @@
+"""Catalogue, views, images, encoders and the Parquet feature store; knows items, never users."""

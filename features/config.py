@@ -1,0 +1,78 @@
+"""The `[catalog]` and `[extract]` sections, checked and frozen. Light to import: no torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of width and height
+
+
+class CatalogConfig(BaseModel, frozen=True, extra="forbid"):
+    """`[catalog]`: where the items are and which columns matter."""
+
+    items: str  # CSV, JSONL or Parquet: a file, a folder, a glob or a URI
+    image_root: str | None = None  # relative image paths start here; default: the folder of `items`
+    item_id: str = "item_id"
+    image: str | None = None  # column of paths, URIs, bytes, or lists of them; null: no images
+
+    @property
+    def has_images(self) -> bool:
+        return self.image is not None
+
+
+class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
+    """`[extract]`: the encoder, the views and how the batch job behaves."""
+
+    encoder: str = "tiny"  # "tiny", or "open_clip:ARCH/TAG", or "open_clip:ARCH/path/to/checkpoint"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
+    image_views: tuple[str, ...] = ("full",)  # "full", "center", "quadrants", or a name in `crops`
+    crops: dict[str, tuple[Box, ...]] = {}  # name -> a box or several, which are averaged into one view
+    image_pooling: Literal["mean", "first"] = "mean"  # over the images of one item
+    text_views: dict[str, str] = {}  # view name -> template over the catalogue's columns
+    long_text: Literal["mean", "length-weighted", "truncate"] = "mean"  # pooling of context windows
+    foreign: dict[str, str] = {}  # view name -> .npy of ready-made features, row = item
+    exif_rotate: bool = True  # apply the EXIF orientation before any crop
+    batch_size: Annotated[int, Field(ge=1)] = 256
+    shard_rows: Annotated[int, Field(ge=1)] = 2048  # items per Parquet shard: the unit of work and of loss
+    workers: Annotated[int, Field(ge=1)] = 2  # decoding threads
+    max_failures: Annotated[float, Field(ge=0, le=1)] = 0.02  # share of items; past it the job exits with 4
+    max_image_pixels: Annotated[int, Field(ge=1)] = 100_000_000  # larger images are refused unread
+    max_image_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
+
+    @field_validator("image_views")
+    @classmethod
+    def _unique(cls, views: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(views)) != len(views):
+            raise ValueError(f"image views must be unique, got {list(views)}")
+        return views
+
+    @field_validator("crops", mode="before")
+    @classmethod
+    def _single_box(cls, crops: object) -> object:
+        if not isinstance(crops, dict):
+            return crops
+        return {name: (box,) if _is_box(box) else box for name, box in crops.items()}
+
+    @model_validator(mode="after")
+    def _known_views(self) -> ExtractConfig:
+        known = {"full", "center", "quadrants", *self.crops}
+        for view in self.image_views:
+            if view not in known:
+                raise ValueError(
+                    f"image view '{view}' is not one of {sorted(known)}; define it in extract.crops"
+                )
+        for name, boxes in self.crops.items():
+            for left, top, right, bottom in boxes:
+                if not (0 <= left < right <= 1 and 0 <= top < bottom <= 1):
+                    raise ValueError(
+                        f"crop '{name}' is {[left, top, right, bottom]}; expected fractions between 0 and 1 "
+                        "with left < right and top < bottom"
+                    )
+        return self
+
+
+def _is_box(value: object) -> bool:
+    return isinstance(value, list | tuple) and bool(value) and not isinstance(value[0], list | tuple)

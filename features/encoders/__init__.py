@@ -1,0 +1,1 @@
+"""Encoders: images and token ids in, vectors out."""

@@ -1,0 +1,1 @@
+"""Interactions, splits, graphs, models, training, ranking, metrics; arrays in, arrays out."""

@@ -1,0 +1,107 @@
+"""The `[interactions]`, `[train]`, `[index]` and `[evaluate]` sections. Light to import: no torch here."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, field_validator, model_validator
+
+METRIC = re.compile(r"^(recall|ndcg|precision|map|mrr|hit)@([1-9][0-9]*)$")
+
+
+class InteractionsConfig(BaseModel, frozen=True, extra="forbid"):
+    """`[interactions]`: the log, how it is cleaned and how it is split."""
+
+    path: str  # CSV, JSONL or Parquet: a file, a folder, a glob or a URI
+    user_id: str = "user_id"
+    item_id: str = "item_id"
+    timestamp: str | None = None  # default: "timestamp" where the log has that column
+    rating: str | None = None  # default: "rating" where the log has that column
+    split_column: str = "split"  # read when split = "column": train, validation (or valid, val), test
+    split: Literal["ratio", "temporal", "leave-one-out", "column"] = "ratio"
+    ratios: tuple[float, float, float] = (0.8, 0.1, 0.1)  # train, validation, test
+    min_rating: float | None = None  # keep interactions rated at least this
+    k_core: Annotated[int, Field(ge=0)] = 0  # drop users and items with fewer interactions, repeatedly
+    cold_items: Annotated[float, Field(ge=0, lt=1)] = (
+        0.0  # share of items whose interactions are all held out
+    )
+    drop_unknown: bool = False  # drop interactions with items that are not in the catalogue
+    seed: int = 0  # of the random parts: cold items, ties and logs without timestamps
+
+    @field_validator("ratios")
+    @classmethod
+    def _sum_to_one(cls, ratios: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(ratios) < 0 or abs(sum(ratios) - 1) > 1e-6 or ratios[0] <= 0:
+            raise ValueError(
+                f"ratios must be three shares that sum to 1 with train above 0, got {list(ratios)}"
+            )
+        return ratios
+
+
+class TrainConfig(BaseModel, frozen=True, extra="allow"):
+    """`[train]`: the model and the loop. Options of a model stand in its own table, `[train.freedom]`."""
+
+    model: str = "freedom"
+    views: tuple[str, ...] | None = None  # feature views to train on; default: every view of the store
+    dim: Annotated[int, Field(ge=1)] = 64  # size of the learned embeddings
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    batch_size: Annotated[int, Field(ge=1)] = 2048
+    epochs: Annotated[int, Field(ge=1)] = 1000
+    patience: Annotated[int, Field(ge=1)] = 20  # evaluations without improvement before stopping
+    eval_every: Annotated[int, Field(ge=1)] = 1  # epochs between validations
+    metric: str = "recall@20"  # on validation; decides the epoch that is kept
+    seed: int = 0
+    device: str = "auto"
+    checkpoint_every: Annotated[float, Field(ge=0)] = 30.0  # seconds between checkpoints, at epoch ends
+
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, metric: str) -> str:
+        if not METRIC.match(metric):
+            raise ValueError(
+                f"metric '{metric}' is not NAME@K with NAME one of recall, ndcg, precision, map, mrr, hit"
+            )
+        return metric
+
+    @model_validator(mode="after")
+    def _tables_only(self) -> TrainConfig:
+        for key, value in (self.model_extra or {}).items():
+            if not isinstance(value, dict):
+                raise ValueError(f"unknown key '{key}'")
+        return self
+
+    def options(self, model: str | None = None) -> dict[str, Any]:
+        """The raw `[train.<model>]` table of `model` (default: the chosen one); the model validates it."""
+        return dict((self.model_extra or {}).get(model or self.model, {}))
+
+
+class IndexConfig(BaseModel, frozen=True, extra="forbid"):
+    """`[index]`: the FAISS index over item vectors (inner product)."""
+
+    kind: Literal["flat", "hnsw", "ivf-flat", "ivf-pq"] = "flat"
+    hnsw_m: Annotated[int, Field(ge=4)] = 32
+    ef_construction: Annotated[int, Field(ge=8)] = 200
+    ef_search: Annotated[int, Field(ge=8)] = 128
+    n_lists: Annotated[int, Field(ge=1)] | None = None  # default: 4 sqrt(n_items), at most n_items / 39
+    n_probe: Annotated[int, Field(ge=1)] = 16
+    pq_bytes: Annotated[int, Field(ge=1)] = 16  # bytes per vector; must divide the dimension
+    device: str = "auto"
+    seed: int = 0
+
+
+class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
+    """`[evaluate]`: cut-offs, masking, intervals and the memory that scoring may take."""
+
+    k: tuple[int, ...] = (5, 10, 20, 50)
+    mask: Literal["train", "train+validation"] = "train"  # what a test list may not contain
+    bootstrap: Annotated[int, Field(ge=0)] = 1000  # resamples of users for the 95 % intervals; 0: none
+    memory_mb: Annotated[int, Field(ge=1)] = 512  # budget of one block of scores
+    seed: int = 0
+
+    @field_validator("k")
+    @classmethod
+    def _cutoffs(cls, cutoffs: tuple[int, ...]) -> tuple[int, ...]:
+        if not cutoffs or min(cutoffs) < 1:
+            raise ValueError(f"k must list cut-offs of at least 1, got {list(cutoffs)}")
+        return tuple(sorted(set(cutoffs)))

@@ -1,0 +1,1 @@
+"""One module per stage: read files, call `features` and `recsys`, write files."""
