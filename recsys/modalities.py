@@ -1,0 +1,49 @@
+"""Frozen item features as models take them: one matrix and one presence mask per view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .errors import InputError
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Modality:
+    """One view of all items. Rows of absent items are zero and are never data: use `present`."""
+
+    values: Tensor  # (n_items, d) float32
+    present: Tensor  # (n_items,) bool
+
+    def __post_init__(self) -> None:
+        if self.values.ndim != 2 or self.present.shape != self.values.shape[:1]:
+            raise InputError(
+                f"features of shape {tuple(self.values.shape)} with a presence mask of shape "
+                f"{tuple(self.present.shape)}; expected (n_items, d) and (n_items,)"
+            )
+        if self.values.dtype != torch.float32 or self.present.dtype != torch.bool:
+            raise InputError(
+                f"features are {self.values.dtype} with a {self.present.dtype} mask; "
+                "expected float32 and bool"
+            )
+        bad = (~torch.isfinite(self.values).all(dim=1)).nonzero().flatten()
+        if len(bad):
+            raise InputError(
+                f"features of {len(bad)} of {len(self.values)} items are not finite "
+                f"(first rows: {bad[:5].tolist()}). Extract them again, or mark these items as absent."
+            )
+        if self.values[~self.present].any():
+            raise InputError("rows of absent items must be zero; set them to zero where present is False")
+
+    @property
+    def dim(self) -> int:
+        return self.values.shape[1]
+
+    def to(self, device: torch.device | str) -> Modality:
+        return Modality(self.values.to(device), self.present.to(device))
+
+
+Modalities = Mapping[str, Modality]  # view name ("image.full", "visual") -> features, in the order to use
