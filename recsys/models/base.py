@@ -90,7 +90,7 @@ class Vectors:
     items: np.ndarray  # (n_items, d) float32
 
     def __post_init__(self) -> None:
-        users, items = np.shape(self.users), np.shape(self.items)
+        users, items = tuple(self.users.shape or ()), self.items.shape
         if len(users) != 2 or len(items) != 2 or users[1] != items[1]:
             raise InputError(f"user and item vectors have shapes {users} and {items}; expected (n, d), one d")
 
