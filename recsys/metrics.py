@@ -16,7 +16,7 @@ ACCURACY = ("recall", "ndcg", "precision", "map", "mrr", "hit")
 
 
 def find_hits(lists: np.ndarray, user_idx: np.ndarray, positive_keys: np.ndarray, n_items: int) -> np.ndarray:
-    """(n, K) bool: the places that hold a positive; `positive_keys`: user_idx * n_items + item_idx, sorted."""
+    """(n, K) bool: places that hold a positive; `positive_keys`: user_idx * n_items + item_idx, sorted."""
     if len(positive_keys) == 0:
         return np.zeros(lists.shape, dtype=bool)
     keys = user_idx.astype(np.int64)[:, None] * n_items + lists
@@ -115,8 +115,9 @@ def normalised_entropy(counts: np.ndarray) -> float:
 
 
 def inter_user_diversity(counts: np.ndarray, n_users: int, k: int) -> float:
-    """1 - the mean of |L_u and L_v| / k over all pairs of users: an item in c lists is shared by c (c - 1) / 2
-    pairs. NaN for a single user.
+    """1 - the mean of |L_u and L_v| / k over all pairs of users; NaN for a single user.
+
+    An item in c lists is shared by c (c - 1) / 2 pairs, so the counts are enough.
     """
     if n_users < 2:
         return float("nan")
