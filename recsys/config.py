@@ -97,6 +97,7 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     mask: Literal["train", "train+validation"] = "train"  # what a test list may not contain
     bootstrap: Annotated[int, Field(ge=0)] = 1000  # resamples of users for the 95 % intervals; 0: none
     memory_mb: Annotated[int, Field(ge=1)] = 512  # budget of one block of scores
+    baselines: tuple[str, ...] = ("popularity",)  # closed-form models fitted and judged beside the model
     seed: int = 0
 
     @field_validator("k")

@@ -1,0 +1,228 @@
+"""One TOML file to one frozen `Config`; all mistakes at once, each with file, key and nearest valid name."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from ..features.config import CatalogConfig, ExtractConfig
+from ..recsys.config import EvaluateConfig, IndexConfig, InteractionsConfig, TrainConfig
+from ..recsys.errors import InputError
+from ..recsys.models import MODELS, validate_options
+
+
+class ConfigError(InputError):
+    """The configuration is unusable; the message has one line for every mistake in it."""
+
+
+class RunConfig(BaseModel, frozen=True, extra="forbid"):
+    """`[run]`: where the artefacts of a run are kept."""
+
+    output: str = "runs/default"
+    features: str | None = None  # feature store, to share it between runs; default: `output`/features
+
+
+class Config(BaseModel, frozen=True, extra="forbid"):
+    """A whole run. Sections that are absent take their defaults; `[catalog]` may be absent altogether."""
+
+    catalog: CatalogConfig | None = None
+    interactions: InteractionsConfig | None = None
+    extract: ExtractConfig = ExtractConfig()
+    train: TrainConfig = TrainConfig()
+    index: IndexConfig = IndexConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    run: RunConfig = RunConfig()
+
+    @property
+    def output(self) -> Path:
+        """The run folder."""
+        return Path(self.run.output)
+
+    @property
+    def features(self) -> Path:
+        """The folder of the feature store."""
+        return Path(self.run.features) if self.run.features else self.output / "features"
+
+    def to_toml(self) -> str:
+        """The resolved configuration; unset keys are left out, since TOML has no null."""
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+# Keys that hold paths: relative to the file they stand in, or to the current folder on the command line.
+_PATHS = ("catalog.items", "catalog.image_root", "interactions.path", "run.output", "run.features")
+SECTIONS: dict[str, type[BaseModel]] = {
+    "catalog": CatalogConfig,
+    "interactions": InteractionsConfig,
+    "extract": ExtractConfig,
+    "train": TrainConfig,
+    "index": IndexConfig,
+    "evaluate": EvaluateConfig,
+    "run": RunConfig,
+}
+
+
+def load_config(path: Path, overrides: Sequence[str] = (), output: Path | None = None) -> Config:
+    """The checked configuration of `path` with `a.b=c` overrides applied.
+
+    Relative paths in the file start at the file's folder, those in overrides at the current folder.
+    Raises `ConfigError` that lists every mistake, and `FileNotFoundError` for a missing file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such config file; see examples/ for one to start from")
+    try:
+        sections = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    _resolve_paths(sections, path.parent)
+    extra = parse_overrides(overrides)
+    if output is not None:
+        extra.setdefault("run", {})["output"] = str(output)
+    _resolve_paths(extra, Path())
+    return build_config(_merged(sections, extra), source=str(path))
+
+
+def build_config(sections: Mapping[str, Any], source: str = "config") -> Config:
+    """The checked `Config` of parsed sections whose paths are resolved; `source` names them in errors."""
+    problems: list[str] = []
+    config: Config | None = None
+    try:
+        config = Config.model_validate(sections)
+    except ValidationError as error:
+        # Unknown keys of [train] are explained below, where the models' tables are known.
+        problems += [_explain(detail) for detail in error.errors() if "unknown key" not in detail["msg"]]
+    train = sections.get("train")
+    problems += _model_problems(train if isinstance(train, dict) else {})
+    if config is not None:
+        problems += _cross_checks(config)
+    if problems or config is None:
+        raise ConfigError("\n".join(f"{source}: {problem}" for problem in dict.fromkeys(problems)))
+    return config
+
+
+def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
+    """Nested sections from `section.key=value` strings; a value is read as TOML, else as a plain string."""
+    sections: dict[str, Any] = {}
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        parts = key.strip().split(".")
+        if not equals or len(parts) < 2 or not all(parts):
+            raise ConfigError(f"--set {override}: expected section.key=value, such as train.model=lightgcn")
+        try:
+            value: Any = tomllib.loads(f"value = {text}")["value"]
+        except tomllib.TOMLDecodeError:
+            value = text
+        table = sections
+        for part in parts[:-1]:
+            table = table.setdefault(part, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"--set {override}: '{part}' is already set to a plain value")
+        table[parts[-1]] = value
+    return sections
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` for the closest of `known`, or the list of them all."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
+
+
+def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in extra.items():
+        both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both_tables else value
+    return merged
+
+
+def _resolve_paths(sections: dict[str, Any], folder: Path) -> None:
+    for key in _PATHS:
+        section, name = key.split(".")
+        table = sections.get(section)
+        if isinstance(table, dict) and isinstance(table.get(name), str):
+            table[name] = _resolved(table[name], folder)
+    extract = sections.get("extract")
+    if not isinstance(extract, dict):
+        return
+    if isinstance(foreign := extract.get("foreign"), dict):
+        extract["foreign"] = {
+            view: _resolved(file, folder) if isinstance(file, str) else file for view, file in foreign.items()
+        }
+    if isinstance(encoder := extract.get("encoder"), str):
+        extract["encoder"] = _resolved_checkpoint(encoder, folder)
+
+
+def _resolved(path: str, folder: Path) -> str:
+    if "://" in path:
+        return path
+    # Not Path.resolve(): a symbolic link that the user names stays as named.
+    return os.path.normpath(Path.cwd() / folder / path)
+
+
+def _resolved_checkpoint(encoder: str, folder: Path) -> str:
+    """`open_clip:ARCH/relative/file` with an absolute path where that file exists; tags stay."""
+    kind, _, rest = encoder.partition(":")
+    architecture, _, checkpoint = rest.partition("/")
+    if not checkpoint or not (folder / checkpoint).exists():
+        return encoder
+    return f"{kind}:{architecture}/{_resolved(checkpoint, folder)}"
+
+
+def _explain(detail: Any) -> str:
+    location = [str(part) for part in detail["loc"]]
+    key = ".".join(location)
+    if detail["type"] == "extra_forbidden":
+        section = SECTIONS.get(location[0]) if len(location) > 1 else Config
+        known = section.model_fields if section else {}
+        what = "key" if len(location) > 1 else "section"
+        return f"{key}: unknown {what}; {nearest(location[-1], known)}"
+    if detail["type"] == "missing":
+        return f"{key}: missing; this key has no default"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "value_error":
+        return f"{key}: {message}"
+    return f"{key}: {message[0].lower()}{message[1:]}, found {detail['input']!r}"
+
+
+def _model_problems(train: Mapping[str, Any]) -> list[str]:
+    """Mistakes in the model's name and in the `[train.<model>]` tables, whichever model is chosen."""
+    model = train.get("model", TrainConfig().model)
+    problems = []
+    if isinstance(model, str) and model not in MODELS:
+        problems.append(f"train.model: no model '{model}'; {nearest(model, MODELS)}")
+    for name, table in train.items():
+        if name in TrainConfig.model_fields:
+            continue
+        if name not in MODELS or not isinstance(table, dict):
+            problems.append(
+                f"train.{name}: unknown key; {nearest(name, [*TrainConfig.model_fields, *MODELS])}"
+            )
+            continue
+        try:
+            validate_options(name, table)
+        except InputError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _cross_checks(config: Config) -> list[str]:
+    problems = []
+    extract = config.extract
+    if config.catalog is None and extract.text_views:
+        problems.append("extract.text_views: needs a [catalog] section with the text columns")
+    overlap = set(extract.foreign) & {f"image.{view}" for view in extract.image_views}
+    if overlap:
+        problems.append(f"extract.foreign: {sorted(overlap)} are names of image views; choose others")
+    problems += [
+        f"evaluate.baselines: no model '{name}'; {nearest(name, MODELS)}"
+        for name in config.evaluate.baselines
+        if name not in MODELS
+    ]
+    return problems

@@ -1,0 +1,96 @@
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from mmrec.pipeline.config import SECTIONS, Config, ConfigError, build_config, load_config, parse_overrides
+
+EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.toml"))
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+def test_every_example_is_valid(example: Path) -> None:
+    assert load_config(example).interactions is not None
+
+
+def test_paths_in_the_file_start_at_its_folder_and_overrides_at_the_current_one(
+    tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "configs").mkdir()
+    file = tmp_path / "configs" / "run.toml"
+    file.write_text('[catalog]\nitems = "../items.csv"\n[interactions]\npath = "s3://bucket/log.parquet"\n')
+    monkeypatch.chdir(tmp_path)
+    config = load_config(file, ["interactions.path=log.csv", "run.output=out"])
+    assert config.catalog is not None and config.interactions is not None
+    assert config.catalog.items == str(tmp_path / "items.csv")
+    assert config.interactions.path == str(tmp_path / "log.csv")
+    assert config.output == tmp_path / "out" and config.features == tmp_path / "out" / "features"
+    unchanged = load_config(file)
+    assert unchanged.interactions is not None and unchanged.interactions.path == "s3://bucket/log.parquet"
+
+
+def test_every_mistake_is_listed_with_its_key_and_the_nearest_valid_one(tmp_path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(
+        '[catalogue]\nitems = "x"\n[interactions]\npth = "x.csv"\n[train]\nmodle = "bpr"\ndim = "big"\n'
+        '[train.lightgnc]\nn_layers = 2\n[evaluate]\nbaselines = ["eas"]\n'
+    )
+    with pytest.raises(ConfigError) as failure:
+        load_config(file)
+    lines = str(failure.value).splitlines()
+    expected = {
+        "catalogue: unknown section": "'catalog'",
+        "interactions.pth: unknown key": "'path'",
+        "interactions.path: missing": "",
+        "train.modle: unknown key": "'model'",
+        "train.dim:": "found 'big'",
+        "train.lightgnc: unknown key": "'lightgcn'",
+    }
+    for start, hint in expected.items():
+        assert any(f"{file}: {start}" in line and hint in line for line in lines), (start, lines)
+
+
+def test_options_of_models_that_are_not_chosen_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match="n_layer"):
+        build_config({"train": {"model": "bpr", "lightgcn": {"n_layer": 2}}})
+
+
+def test_overrides_read_toml_values_and_fall_back_to_plain_strings() -> None:
+    sections = parse_overrides(
+        ["train.dim=32", "train.model=bpr", "evaluate.k=[1, 2]", "train.freedom.knn_k=5"]
+    )
+    assert sections == {
+        "train": {"dim": 32, "model": "bpr", "freedom": {"knn_k": 5}},
+        "evaluate": {"k": [1, 2]},
+    }
+
+
+@pytest.mark.parametrize("override", ["train", "dim=3", "train.=3", "train.dim"])
+def test_a_malformed_override_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"section\.key=value"):
+        parse_overrides([override])
+
+
+def test_the_resolved_config_reads_back_as_itself() -> None:
+    config = build_config({"interactions": {"path": "log.csv"}, "train": {"freedom": {"n_layers": 1}}})
+    assert Config.model_validate(tomllib.loads(config.to_toml())) == config
+
+
+def test_broken_toml_names_the_line(tmp_path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[train]\nmodel = \n")
+    with pytest.raises(ConfigError, match="line 2"):
+        load_config(file)
+
+
+def test_text_views_need_a_catalogue() -> None:
+    with pytest.raises(ConfigError, match=r"extract\.text_views: needs a \[catalog\]"):
+        build_config({"extract": {"text_views": {"title": "{title}"}}})
+
+
+def test_every_key_is_documented() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    for section, model in SECTIONS.items():
+        chapter = page.partition(f"## [{section}]")[2].partition("\n## ")[0]
+        missing = [name for name in model.model_fields if f"`{name}`" not in chapter]
+        assert not missing, f"[{section}] in docs/configuration.md lacks {missing}"
