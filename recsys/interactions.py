@@ -45,7 +45,7 @@ def prepare(log_table: pl.DataFrame, catalog_ids: pl.Series | None, config: Inte
 
     With `cold_items`, a random share of the items that have interactions is withheld: the interactions of one
     half of these items make up validation_cold, of the other test_cold, and none is in another split. A user
-    with one interaction is in train only, unless times or a column decide. Users of validation or test without
+    with one interaction is in train only, unless times or a column decide. Held-out users without
     a training interaction stay in the splits (`report["cold_users"]` counts them) but are not evaluable.
 
     Raises InputError for what `cleaning.clean` refuses, for a pair in two splits, and when a split that was
