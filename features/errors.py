@@ -7,3 +7,9 @@ class InputError(ValueError):
 
 class TooManyFailuresError(RuntimeError):
     """More items failed than `extract.max_failures` allows; the finished work is kept."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says, short enough for one line of ours."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

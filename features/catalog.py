@@ -1,0 +1,113 @@
+"""The catalogue: item ids, the fields that text views draw on, and where each item's images are."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from .config import CatalogConfig
+from .errors import InputError
+from .tables import check_columns, read_table
+
+_NAMED = 5  # bad rows that an error lists
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Items in the order of their file; `item_ids[i]`, row i of `fields` and `images[i]` are one item."""
+
+    item_ids: pl.Series  # unique, Int64 (UInt64 past its range) or String
+    fields: pl.DataFrame  # every other column
+    images: list[tuple[str | bytes, ...]]  # per item: paths relative to `image_root`, URIs, or contents
+    image_root: str | None
+
+    def __len__(self) -> int:
+        return len(self.item_ids)
+
+    def slice(self, start: int, stop: int) -> Catalog:
+        """Items start, start + 1, ... stop - 1."""
+        rows = slice(start, stop)
+        return Catalog(self.item_ids[rows], self.fields[rows], self.images[rows], self.image_root)
+
+
+def read_catalog(config: CatalogConfig) -> Catalog:
+    """The catalogue that `config` names; its CSV fields stay text, letter for letter.
+
+    Raises FileNotFoundError, or InputError that names the missing columns or the bad ids, all at once.
+    """
+    table = read_table(config.items, typed=[config.item_id])
+    wanted = [config.item_id] if config.image is None else [config.item_id, config.image]
+    check_columns(config.items, wanted, table.columns)
+    images = [()] * table.height if config.image is None else _references(config, table[config.image])
+    return Catalog(
+        item_ids=_item_ids(config, table[config.item_id]),
+        fields=table.drop(wanted),
+        images=images,
+        image_root=config.image_root if config.image_root is not None else folder_of(config.items),
+    )
+
+
+def folder_of(source: str) -> str:
+    """The folder that relative image paths start from: of a file, of a glob, or the folder itself."""
+    head = source.split("*")[0].split("?")[0].split("[")[0]
+    if head == source and "://" not in source and Path(source).is_dir():
+        return source
+    return posixpath.dirname(head) or "."
+
+
+def _item_ids(config: CatalogConfig, ids: pl.Series) -> pl.Series:
+    """The ids as Int64 or String, checked to be unique and present in every row."""
+    where = f"{config.items}: column '{config.item_id}'"
+    if ids.dtype in (pl.Categorical, pl.Enum):
+        ids = ids.cast(pl.String)
+    if not (ids.dtype.is_integer() or ids.dtype == pl.String):
+        raise InputError(f"{where} holds {ids.dtype}; expected integers or strings without missing values")
+    if ids.dtype.is_integer() and ids.dtype != pl.UInt64:
+        ids = ids.cast(pl.Int64)
+    blank = ids.is_null() if ids.dtype != pl.String else ids.fill_null("").str.strip_chars() == ""
+    repeated = ids.filter(ids.is_duplicated() & ~blank).unique(maintain_order=True)
+    problems = []
+    if blank.any():
+        rows = [index + 1 for index in blank.arg_true()]
+        problems.append(f"{len(rows)} of {len(ids)} rows have no id (first: rows {_first(rows)})")
+    if len(repeated):
+        problems.append(f"{len(repeated)} ids occur more than once (first: {_first(repeated.to_list())})")
+    if problems:
+        raise InputError(f"{where}: {'; '.join(problems)}. Every item needs one row with an id of its own.")
+    return ids.rename("item_id")
+
+
+def _references(config: CatalogConfig, column: pl.Series) -> list[tuple[str | bytes, ...]]:
+    """Per item, its image references without the missing and blank ones."""
+    inner = column.dtype.inner if isinstance(column.dtype, pl.List | pl.Array) else column.dtype
+    if inner not in (pl.String, pl.Binary, pl.Null) and not _is_image_struct(inner):
+        raise InputError(
+            f"{config.items}: image column '{config.image}' holds {column.dtype}; "
+            "expected paths, URIs, bytes, or lists of them"
+        )
+    listed = isinstance(column.dtype, pl.List | pl.Array)
+    return [_present(cell if listed else [cell]) for cell in column]
+
+
+def _is_image_struct(dtype: Any) -> bool:
+    """Whether this is {bytes, path}, the image column of Hugging Face datasets."""
+    return isinstance(dtype, pl.Struct) and {field.name for field in dtype.fields} == {"bytes", "path"}
+
+
+def _present(cells: Sequence[Any] | None) -> tuple[str | bytes, ...]:
+    references = []
+    for cell in cells if cells is not None else ():
+        reference = (cell["bytes"] or cell["path"]) if isinstance(cell, Mapping) else cell
+        reference = reference.strip() if isinstance(reference, str) else reference
+        if reference is not None and reference != "":
+            references.append(reference)
+    return tuple(references)
+
+
+def _first(values: Sequence[Any]) -> str:
+    return ", ".join(repr(value) for value in values[:_NAMED]) + (", ..." if len(values) > _NAMED else "")

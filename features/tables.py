@@ -1,0 +1,170 @@
+"""Tables from CSV, TSV, JSONL or Parquet: a file, a folder or a glob of them, local or behind a URI."""
+
+from __future__ import annotations
+
+import difflib
+import io
+import posixpath
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import fsspec
+import polars as pl
+from fsspec.core import url_to_fs
+
+from .errors import InputError, first_line
+
+_FORMATS = {
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_INTEGER = r"^[+-]?(0|[1-9][0-9]*)$"  # no leading zero: "007" is a name, not seven
+_NUMBER = r"^[+-]?(0|[1-9][0-9]*)?(\.[0-9]*([eE][+-]?[0-9]+)?|[eE][+-][0-9]+)?$"  # "1e5" may be a name
+
+
+def read_table(
+    source: str, columns: Sequence[str] | None = None, typed: Iterable[str] | None = None
+) -> pl.DataFrame:
+    """The rows of `source`, files in order of name; `columns` selects and orders the columns.
+
+    CSV columns in `typed` (all of them when None) become integers or floats where every value of every file
+    is one; the others stay text, letter for letter. Other formats keep their own types.
+    Raises FileNotFoundError, or InputError for a source that is empty, unreadable or lacks a column.
+    """
+    files = list_files(source)
+    try:
+        tables = [_read_file(file, columns) for file in files]
+        table = pl.concat(tables, how="diagonal_relaxed") if len(tables) > 1 else tables[0]
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{source}: the files do not fit together: {first_line(error)}") from error
+    if table_format(files[0]) in ("csv", "tsv"):
+        wanted = set(table.columns if typed is None else typed)
+        table = table.with_columns(_number(table[name]) for name in table.columns if name in wanted)
+    if columns is not None:
+        check_columns(source, columns, table.columns)
+        table = table.select(columns)
+    if table.is_empty():
+        raise InputError(f"{source} has no rows; expected at least one")
+    return table
+
+
+def list_files(source: str) -> list[str]:
+    """The files that `source` names, sorted, all of one format; hidden files in a folder are left out."""
+    system, path = _filesystem(source)
+    if system.isfile(path):
+        files = [path]
+    elif system.isdir(path):
+        files = [str(file) for file in system.ls(path, detail=False) if _is_table(file)]
+    else:
+        files = [str(file) for file in system.glob(path) if _is_table(file)] if _has_wildcard(path) else []
+    if not files:
+        kinds = ", ".join(sorted(_FORMATS))
+        raise FileNotFoundError(f"{source}: no such file, and no folder or glob with files of {kinds}")
+    formats = {table_format(file) for file in files}
+    if len(formats) > 1:
+        raise InputError(f"{source} mixes {' and '.join(sorted(formats))} files; name those of one format")
+    files.sort()
+    return [str(system.unstrip_protocol(file)) for file in files] if "://" in source else files
+
+
+def table_format(file: str) -> str:
+    """ "csv", "tsv", "jsonl" or "parquet", from the file's name."""
+    suffix = _suffix(file)
+    if suffix not in _FORMATS:
+        raise InputError(f"{file}: unknown format '{suffix}'; expected one of {', '.join(sorted(_FORMATS))}")
+    return _FORMATS[suffix]
+
+
+def check_columns(source: str, wanted: Iterable[str], found: Sequence[str]) -> None:
+    """Raise InputError that names every wanted column that is not among those found."""
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        names = ", ".join(f"'{name}'{did_you_mean(name, found)}" for name in missing)
+        listed = ", ".join(f"'{name}'" for name in found)
+        plural = "s" if len(missing) > 1 else ""
+        raise InputError(f"{source}: no column{plural} {names}; found {listed}")
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """ " (did you mean 'x'?)" with the nearest known name, or nothing when none is near."""
+    folded = {other.casefold(): other for other in known}
+    near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return f" (did you mean '{folded[near[0]]}'?)" if near else ""
+
+
+def _read_file(file: str, columns: Sequence[str] | None) -> pl.DataFrame:
+    kind = table_format(file)
+    try:
+        content = _content(file)
+        if kind == "parquet":
+            return _read_parquet(content, columns)
+        if kind == "jsonl":
+            return pl.read_ndjson(content, infer_schema_length=None)
+        return pl.read_csv(content, separator="\t" if kind == "tsv" else ",", infer_schema=False)
+    except FileNotFoundError:
+        raise
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
+        raise InputError(f"{file}: not a readable {kind} table: {first_line(error)}") from error
+
+
+def _read_parquet(content: str | io.BytesIO, columns: Sequence[str] | None) -> pl.DataFrame:
+    if columns is None:
+        return pl.read_parquet(content)
+    found = pl.read_parquet_schema(content)
+    if isinstance(content, io.BytesIO):
+        content.seek(0)
+    return pl.read_parquet(content, columns=[name for name in columns if name in found])
+
+
+def _content(file: str) -> str | io.BytesIO:
+    """The path of a plain local file, which polars can map; else the (decompressed) bytes."""
+    if "://" not in file and not file.endswith(_COMPRESSED):
+        return file
+    with cast(fsspec.core.OpenFile, fsspec.open(file, "rb", compression="infer")) as stream:
+        content = stream.read()
+    if not content:
+        raise ValueError("the file is empty")
+    return io.BytesIO(content)
+
+
+def _number(column: pl.Series) -> pl.Series:
+    """The column as Int64 or Float64 when all of its values are such numbers, else as it is."""
+    present = column.drop_nulls()
+    if present.is_empty():
+        return column
+    try:
+        if present.str.contains(_INTEGER).all():
+            return column.cast(pl.Int64)
+        if present.str.contains(_NUMBER).all():
+            return column.cast(pl.Float64)
+    except pl.exceptions.InvalidOperationError:  # integers past 64 bits: keep the digits
+        pass
+    return column
+
+
+def _filesystem(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    try:
+        return url_to_fs(source)
+    except ImportError as error:
+        raise InputError(f"{source}: {first_line(error)}") from error
+    except ValueError as error:
+        raise InputError(f"{source}: not a path or URI that fsspec knows: {first_line(error)}") from error
+
+
+def _is_table(file: object) -> bool:
+    name = posixpath.basename(str(file))
+    return _suffix(name) in _FORMATS and not name.startswith((".", "_"))
+
+
+def _suffix(file: str) -> str:
+    stem, suffix = posixpath.splitext(file)
+    return (posixpath.splitext(stem)[1] if suffix in _COMPRESSED else suffix).lower()
+
+
+def _has_wildcard(path: str) -> bool:
+    return any(character in path for character in "*?[")
