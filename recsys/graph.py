@@ -1,0 +1,140 @@
+"""Fixed sparse graphs times dense embeddings: int32 CSR blocks, gradients through the transpose.
+
+Never a (U + I)^2 matrix: a bipartite propagation is one product with R^ (U x I) and one with its transpose.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def csr(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> Tensor:
+    """A sparse CSR tensor from entries sorted by (row, column) without duplicates; indices are int32,
+    which MKL and cuSPARSE take as they are (int64 indices cost a conversion per product)."""
+    counts = torch.bincount(rows, minlength=shape[0])
+    starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Sparse (CSR tensor support|invariant checks)")
+        return torch.sparse_csr_tensor(
+            starts.int(), columns.int(), values, size=shape, check_invariants=False
+        )
+
+
+class _Product(torch.autograd.Function):
+    """M x; the gradient is M^T g by the stored transpose."""
+
+    @staticmethod
+    def forward(ctx: Any, matrix: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
+        ctx.transpose = transpose
+        return matrix @ x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None, None, ctx.transpose @ grads[0].contiguous()
+
+
+class SparseProduct(nn.Module):
+    """A fixed sparse matrix M (n, m): x (m, d) -> M x (n, d). Repeated entries add up, in any order."""
+
+    matrix: Tensor
+    transpose: Tensor
+
+    def __init__(self, rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) -> None:
+        super().__init__()
+        n, m = shape
+        keys, place = torch.unique(rows * m + columns, return_inverse=True)  # sorted by (row, column)
+        values = values.new_zeros(len(keys)).index_add_(0, place, values)
+        rows, columns = keys // m, keys % m
+        order = torch.argsort(columns, stable=True)
+        self.register_buffer("matrix", csr(rows, columns, values, (n, m)), persistent=False)
+        self.register_buffer(
+            "transpose", csr(columns[order], rows[order], values[order], (m, n)), persistent=False
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _Product.apply(self.matrix, self.transpose, x)  # type: ignore[return-value]
+
+
+class _MeanOfLayers(torch.autograd.Function):
+    """(users, items) -> mean over l = 0..L of A^l [users; items]. A is symmetric, and so is the mean: the
+    gradient is the same function of the output's gradient, and no activation is kept for it."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, graph: BipartiteGraph, n_layers: int, users: Tensor, items: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        ctx.graph, ctx.n_layers = graph, n_layers
+        return graph.mean_of_layers(users, items, n_layers)
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor
+    ) -> tuple[None, None, Tensor, Tensor]:
+        users, items = (grad.contiguous() for grad in grads)
+        return None, None, *ctx.graph.mean_of_layers(users, items, ctx.n_layers)
+
+
+class BipartiteGraph(nn.Module):
+    """The user-item graph, A = D^-1/2 [[0, R], [R^T, 0]] D^-1/2 with D the degrees + epsilon.
+
+    Pairs are sorted by (user, item), without duplicates. An isolated node has an empty row.
+    """
+
+    to_users: Tensor  # R^ (n_users, n_items)
+    to_items: Tensor  # R^ transposed
+
+    def __init__(
+        self, user_idx: Tensor, item_idx: Tensor, n_users: int, n_items: int, epsilon: float = 0.0
+    ) -> None:
+        super().__init__()
+        weights = edge_weights(user_idx, item_idx, n_users, n_items, epsilon)
+        order = torch.argsort(item_idx, stable=True)
+        to_users = csr(user_idx, item_idx, weights, (n_users, n_items))
+        to_items = csr(item_idx[order], user_idx[order], weights[order], (n_items, n_users))
+        self.register_buffer("to_users", to_users, persistent=False)
+        self.register_buffer("to_items", to_items, persistent=False)
+        self._buffers_of: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
+
+    def propagate(self, users: Tensor, items: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
+        """LightGCN (He et al., SIGIR 2020, eq. 3, 4): mean of the layers 0..n_layers, (U, d), (I, d)."""
+        return _MeanOfLayers.apply(self, n_layers, users, items)  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def mean_of_layers(self, users: Tensor, items: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
+        """`propagate` without a gradient, by Horner's rule: x + A (x + A (x + ...)), divided at the end."""
+        if n_layers == 0:
+            return users.clone(), items.clone()
+        share = 1.0 / (n_layers + 1)
+        layer_users, layer_items = users, items
+        for layer in range(1, n_layers + 1):
+            scale = share if layer == n_layers else 1.0
+            fresh = (torch.empty_like(users), torch.empty_like(items))
+            out = fresh if layer == n_layers else self._workspace(users, items)[layer % 2]
+            torch.addmm(users, self.to_users, layer_items, beta=scale, alpha=scale, out=out[0])
+            torch.addmm(items, self.to_items, layer_users, beta=scale, alpha=scale, out=out[1])
+            layer_users, layer_items = out
+        return layer_users, layer_items
+
+    def _workspace(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Two pairs of scratch tensors for inner layers: fresh ones would be mapped and faulted in at every
+        product, which takes longer than the product itself."""
+        key = (users.shape, items.shape, users.dtype, users.device)
+        if key not in self._buffers_of:
+            self._buffers_of = {key: [(torch.empty_like(users), torch.empty_like(items)) for _ in range(2)]}
+        return self._buffers_of[key]
+
+
+def edge_weights(
+    user_idx: Tensor, item_idx: Tensor, n_users: int, n_items: int, epsilon: float = 0.0
+) -> Tensor:
+    """(d_u + epsilon)^-1/2 (d_i + epsilon)^-1/2 per edge, (n,) float32."""
+    user_degree = torch.bincount(user_idx, minlength=n_users).double() + epsilon
+    item_degree = torch.bincount(item_idx, minlength=n_items).double() + epsilon
+    return (user_degree[user_idx] * item_degree[item_idx]).rsqrt().float()

@@ -1,0 +1,50 @@
+"""BPR-MF (Rendle et al., UAI 2009): matrix factorisation trained to rank."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+from torch import Tensor, nn
+
+from ..losses import bpr_loss, l2_loss, norm_loss
+from .base import GradientModel, TrainingData
+from .embeddings import id_embedding
+
+RELEASED_EPSILON = 1e-10  # inside the logarithm of MMRec's BPR
+
+
+class BPR(GradientModel):
+    """score(u, i) = p_u . q_i; loss = BPR-Opt + reg_weight * L2 of the batch rows."""
+
+    class Options(BaseModel, frozen=True, extra="forbid"):
+        reg_weight: Annotated[float, Field(ge=0)] = 1e-3
+        as_released: bool = False  # as in MMRec: norms in place of squares, cold rows start at random
+
+    def __init__(self, data: TrainingData, dim: int, options: Options) -> None:
+        super().__init__(data, dim, options)
+        zero_cold = not options.as_released
+        self.user = id_embedding(data.user_degree, dim, zero_cold, nn.init.xavier_normal_)
+        self.item = id_embedding(data.item_degree, dim, zero_cold, nn.init.xavier_normal_)
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        return ranking_loss(
+            (self.user(users), self.item(positives), self.item(negatives)),
+            self.options.reg_weight,
+            self.options.as_released,
+        )
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return self.user.weight, self.item.weight
+
+
+Rows = tuple[Tensor, Tensor, Tensor]  # users, positives and negatives of a batch, each (b, d)
+
+
+def ranking_loss(
+    rows: Rows, reg_weight: float, as_released: bool, regularised: tuple[Tensor, ...] | None = None
+) -> dict[str, Tensor]:
+    """BPR on `rows` plus the penalty of the `regularised` rows (default: the same rows)."""
+    bpr = bpr_loss(*rows, epsilon=RELEASED_EPSILON if as_released else 0.0)
+    penalty = (norm_loss if as_released else l2_loss)(*(regularised or rows))
+    return {"loss": bpr + reg_weight * penalty, "bpr": bpr, "reg": penalty}

@@ -1,0 +1,43 @@
+"""LightGCN (He et al., SIGIR 2020): embeddings smoothed over the user-item graph, nothing else."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, Field
+from torch import Tensor
+
+from ..graph import BipartiteGraph
+from .base import GradientModel, TrainingData
+from .bpr import ranking_loss
+from .embeddings import id_embedding
+
+RELEASED_EPSILON = 1e-7  # that MMRec adds to degrees
+
+
+class LightGCN(GradientModel):
+    """score(u, i) of the mean over layers; loss = BPR + reg_weight * L2 of the layer-0 rows (eq. 15)."""
+
+    class Options(BaseModel, frozen=True, extra="forbid"):
+        n_layers: Annotated[int, Field(ge=0)] = 3
+        reg_weight: Annotated[float, Field(ge=0)] = 1e-4
+        as_released: bool = False  # as in MMRec: norms in place of squares, cold rows start at random
+
+    def __init__(self, data: TrainingData, dim: int, options: Options) -> None:
+        super().__init__(data, dim, options)
+        self.user = id_embedding(data.user_degree, dim, zero_cold=not options.as_released)
+        self.item = id_embedding(data.item_degree, dim, zero_cold=not options.as_released)
+        epsilon = RELEASED_EPSILON if options.as_released else 0.0
+        self.graph = BipartiteGraph(data.user_idx, data.item_idx, data.n_users, data.n_items, epsilon)
+
+    def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
+        user, item = self()
+        return ranking_loss(
+            (user[users], item[positives], item[negatives]),
+            self.options.reg_weight,
+            self.options.as_released,
+            regularised=(self.user(users), self.item(positives), self.item(negatives)),
+        )
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        return self.graph.propagate(self.user.weight, self.item.weight, self.options.n_layers)

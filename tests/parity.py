@@ -1,0 +1,347 @@
+"""Compare mmrec with golden numbers of the official implementations: `python tests/parity.py ROOT [--only GLOB]`.
+
+One line per fixture with the largest deviation of its loss, gradients, scores, three optimiser steps and
+intermediate tensors. Exit 0 when all are within tolerance (classes not built yet do not count), 1 past
+tolerance, 2 for a ROOT without fixtures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file
+from scipy.sparse import csr_matrix
+from torch import Tensor
+
+from mmrec.recsys.graph import BipartiteGraph, edge_weights
+from mmrec.recsys.metrics import find_hits, per_user
+from mmrec.recsys.modalities import Modality
+from mmrec.recsys.models import model_class, validate_options
+from mmrec.recsys.models.base import GradientModel, TrainingData
+from mmrec.recsys.ranking import rank_exact
+
+Tensors = dict[str, Tensor]
+ATOL, GRADIENT_ATOL, GRADIENT_RTOL, METRIC_ATOL = 1e-5, 5e-6, 1e-4, 1e-9
+
+
+@dataclass
+class Deviations:
+    """Largest absolute deviation per group, and the values that are past their tolerance."""
+
+    largest: dict[str, float] = field(default_factory=dict)
+    failed: list[str] = field(default_factory=list)
+
+    def compare(
+        self, group: str, name: str, ours: Any, theirs: Any, atol: float = ATOL, rtol: float = 0.0
+    ) -> None:
+        ours, theirs = (torch.as_tensor(value).detach().double() for value in (ours, theirs))
+        if ours.shape != theirs.shape:
+            self.failed.append(f"{name} has shape {tuple(ours.shape)}, not {tuple(theirs.shape)}")
+            return
+        difference = (ours - theirs).abs()
+        past = ~(difference <= atol + rtol * theirs.abs())  # NaN is past any tolerance
+        self.largest[group] = max(self.largest.get(group, 0.0), float(difference.max()))
+        if past.any():
+            self.failed.append(name)
+
+
+@dataclass(frozen=True)
+class Port:
+    """How an official model maps to ours."""
+
+    model: str
+    options: Callable[[dict[str, Any]], dict[str, Any]]  # official config -> raw options
+    views: Callable[[dict[str, Any], Tensors], list[str]]  # in the order of our views
+    parameters: Callable[[Tensors, dict[str, Tensor]], dict[str, dict[str, slice]]]
+    # official key -> our parameters, each with the columns of the official tensor that it holds
+    components: dict[str, str]  # official loss component -> ours
+    prepare: Callable[[GradientModel, Tensors], None] = lambda model, official: None
+    middle: Callable[[GradientModel, Tensors], dict[str, Tensor]] = lambda model, official: {}
+
+
+WHOLE = slice(None)
+FEATURES = {"text": "t_feat", "visual": "v_feat"}
+LOSSES = {"out/loss_bpr": "bpr", "out/loss_reg_unweighted": "reg"}
+
+
+def views_of(config: dict[str, Any], official: Tensors) -> list[str]:
+    """Text first, as MMRec concatenates."""
+    return [view for view in FEATURES if view[0] in config.get("_mods", "vt")]
+
+
+def table_names(user: str, item: str) -> Callable[[Tensors, Any], dict[str, dict[str, slice]]]:
+    return lambda official, views: {
+        f"param/{user}": {"user.weight": WHOLE},
+        f"param/{item}": {"item.weight": WHOLE},
+    }
+
+
+def vbpr_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
+    names, start, columns = table_names("u_embedding", "i_embedding")(official, features), 0, {}
+    for number, values in enumerate(features.values()):
+        columns[f"projections.{number}.linear.weight"] = slice(start, start + values.shape[1])
+        start += values.shape[1]
+    return names | {"param/item_linear.weight": columns, "param/item_linear.bias": {"bias": WHOLE}}
+
+
+def freedom_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
+    names = table_names("user_embedding.weight", "item_id_embedding.weight")(official, features)
+    for number, view in enumerate(features):
+        prefix, ours = {"text": "text", "visual": "image"}[view], f"projections.{number}"
+        names[f"param/{prefix}_embedding.weight"] = {f"{ours}.features": WHOLE}
+        names[f"param/{prefix}_trs.weight"] = {f"{ours}.linear.weight": WHOLE}
+        names[f"param/{prefix}_trs.bias"] = {f"{ours}.linear.bias": WHOLE}
+    return names
+
+
+def freedom_options(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "n_layers": config["n_ui_layers"],
+        "n_item_layers": config["n_mm_layers"],
+        "k": config["knn_k"],
+        "image_weight": config["mm_image_weight"],
+        "edge_dropout": config["dropout"],
+        "reg_weight": config["reg_weight"],
+        "train_features": True,
+        "as_released": True,
+    }
+
+
+def freedom_edges(model: Any, official: Tensors) -> None:
+    """Train on the recorded draw of edges: rows of `mid/edge_list`, found among our sorted pairs."""
+    if "rand/edge_keep_index" in official:
+        kept = official["mid/edge_list"][:, official["rand/edge_keep_index"]]
+        keys = model.user_idx * model.n_items + model.item_idx
+        model.keep_edges(torch.searchsorted(keys, kept[0] * model.n_items + kept[1]))
+
+
+def adjacency(graph: BipartiteGraph) -> Tensor:
+    """The dense (U + I, U + I) matrix."""
+    to_users, to_items = graph.to_users.to_dense(), graph.to_items.to_dense()
+    users, items = (torch.zeros(len(block), len(block)) for block in (to_users, to_items))
+    return torch.cat([torch.cat([users, to_users], dim=1), torch.cat([to_items, items], dim=1)])
+
+
+def freedom_middle(model: Any, official: Tensors) -> dict[str, Tensor]:
+    edges = official["mid/edge_list"]
+    return {
+        "mid/mm_adj": model.item_graph.matrix.to_dense(),
+        "mid/norm_adj": adjacency(model.graph),
+        "mid/train_adj": adjacency(model.training_graph),
+        "mid/edge_sampling_weight": edge_weights(edges[0], edges[1], model.n_users, model.n_items),
+    }
+
+
+PORTS = {
+    "BPR": Port(
+        model="bpr",
+        options=lambda config: {"reg_weight": config["reg_weight"], "as_released": True},
+        views=lambda config, official: [],
+        parameters=table_names("user_embedding.weight", "item_embedding.weight"),
+        components=LOSSES,
+    ),
+    "VBPR": Port(
+        model="vbpr",
+        options=lambda config: {"reg_weight": config["reg_weight"], "as_released": True},
+        views=views_of,
+        parameters=vbpr_names,
+        components=LOSSES,
+    ),
+    "LightGCN": Port(
+        model="lightgcn",
+        options=lambda config: {
+            "n_layers": config["n_layers"],
+            "reg_weight": config["reg_weight"],
+            "as_released": True,
+        },
+        views=lambda config, official: [],
+        parameters=table_names("embedding_dict.user_emb", "embedding_dict.item_emb"),
+        components=LOSSES,
+        middle=lambda model, official: {"mid/norm_adj": adjacency(model.graph)},  # type: ignore[arg-type]
+    ),
+    "FREEDOM": Port(
+        model="freedom",
+        options=freedom_options,
+        views=views_of,
+        parameters=freedom_names,
+        components={
+            "out/loss_bpr": "bpr",
+            "out/loss_bpr_text": "bpr.text",
+            "out/loss_bpr_visual": "bpr.visual",
+        },
+        prepare=freedom_edges,
+        middle=freedom_middle,
+    ),
+}
+
+
+def training_data(shared: Tensors, views: list[str]) -> TrainingData:
+    n_users, n_items = int(shared["n_users"]), int(shared["n_items"])
+    keys = (shared["train_user"] * n_items + shared["train_item"]).sort().values
+    modalities = {
+        view: Modality(shared[FEATURES[view]], torch.ones(n_items, dtype=torch.bool)) for view in views
+    }
+    return TrainingData(n_users, n_items, keys // n_items, keys % n_items, modalities)
+
+
+def load_parameters(model: GradientModel, names: dict[str, dict[str, slice]], official: Tensors) -> None:
+    parameters = dict(model.named_parameters())
+    filled = [name for ours in names.values() for name in ours]
+    if sorted(filled) != sorted(parameters):
+        raise ValueError(f"parameters {sorted(parameters)} are not those of the port, {sorted(filled)}")
+    with torch.no_grad():
+        for key, ours in names.items():
+            for name, columns in ours.items():
+                parameters[name].copy_(official[key][..., columns])
+
+
+def check_recommender(fixture: Path, config: dict[str, Any], official: Tensors) -> Deviations:
+    """Loss and its parts, gradients, scores, three Adam steps and intermediate tensors of one fixture."""
+    port, settings = PORTS[config["official_class"]], config["official_config"]
+    shared = load_file(fixture.with_name("data.safetensors"))
+    data = training_data(shared, port.views(settings, official))
+    options = validate_options(port.model, port.options(settings))
+    model = model_class(port.model)(data, settings["embedding_size"], options)
+    assert isinstance(model, GradientModel)
+    features = {view: modality.values for view, modality in data.modalities.items()}
+    names = port.parameters(official, features)
+    load_parameters(model, names, official)
+    port.prepare(model, official)
+    batch = shared["batch_user"], shared["batch_pos"], shared["batch_neg"]
+    deviations = Deviations()
+    for key, ours in port.middle(model, official).items():
+        deviations.compare("mid", key, ours, official[key])
+    losses = model.loss(*batch)
+    deviations.compare("loss", "out/loss", losses["loss"], official["out/loss"])
+    for key, part in port.components.items():
+        if key in official:
+            deviations.compare("loss", key, losses[part], official[key])
+    losses["loss"].backward()
+    compare_gradients(deviations, model, names, official)
+    compare_scores(deviations, "scores", model, official, "out/scores")
+    users, items = model()
+    for key, rows in (("out/user_emb", users), ("out/item_emb", items)):
+        if key in official:
+            deviations.compare("scores", key, rows, official[key])
+    if "train3/losses" in official:
+        compare_steps(deviations, model, batch, official)
+    return deviations
+
+
+def compare_gradients(
+    deviations: Deviations, model: GradientModel, names: dict[str, dict[str, slice]], official: Tensors
+) -> None:
+    """Against `grad/*`; a parameter without one must have none here, or zeros."""
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for key, ours in names.items():
+        expected = official.get(key.replace("param/", "grad/"), torch.zeros_like(official[key]))
+        for name, columns in ours.items():
+            theirs = expected[..., columns]
+            gradient = gradients[name] if gradients[name] is not None else torch.zeros_like(theirs)
+            deviations.compare("grad", f"grad of {name}", gradient, theirs, GRADIENT_ATOL, GRADIENT_RTOL)
+
+
+def compare_scores(
+    deviations: Deviations, group: str, model: GradientModel, official: Tensors, key: str
+) -> None:
+    vectors = model.vectors()
+    deviations.compare(group, key, vectors.users @ vectors.items.T, official[key])
+
+
+def compare_steps(deviations: Deviations, model: GradientModel, batch: Any, official: Tensors) -> None:
+    """Three steps of Adam from the fixture's parameters: the loss before each, the scores after them."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    losses = []
+    for _ in range(len(official["train3/losses"])):
+        optimizer.zero_grad()
+        loss = model.loss(*batch)["loss"]
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.detach())
+    deviations.compare("train3", "train3/losses", torch.stack(losses), official["train3/losses"])
+    compare_scores(deviations, "train3", model, official, "train3/scores")
+
+
+def check_metrics(fixture: Path, config: dict[str, Any], official: Tensors) -> Deviations:
+    """Masked ranking, hits and every metric that MMRec's evaluator shares with ours, at every cut-off."""
+    scores, train, test = (official[f"in/{name}"].numpy() for name in ("scores", "train_mask", "test_mask"))
+    n_users, n_items = scores.shape
+    width = official["out/hits"].shape[1]
+    ranked = rank_exact(
+        scores, np.eye(n_items, dtype=np.float32), width, csr_matrix(train.astype(np.float32))
+    )
+    user_idx, item_idx = np.nonzero(test)
+    hits = find_hits(ranked.items, np.arange(n_users), user_idx * n_items + item_idx, n_items)
+    deviations = Deviations()
+    deviations.compare("ranking", "out/topk_index", ranked.items, official["out/topk_index"], METRIC_ATOL)
+    deviations.compare("ranking", "out/hits", hits, official["out/hits"], METRIC_ATOL)
+    cuts = range(1, width + 1)
+    values = per_user(hits, test.astype(bool).sum(axis=1), list(cuts))
+    for name in ("recall", "ndcg", "precision", "map"):
+        ours = np.stack([values[f"{name}@{k}"] for k in cuts], axis=1)
+        deviations.compare(name, f"per-user {name}", ours, official[f"out/per_user_{name}"], METRIC_ATOL)
+        deviations.compare(name, name, ours.mean(axis=0), official[f"out/{name}"], METRIC_ATOL)
+    return deviations
+
+
+Check = Callable[[Path, dict[str, Any], Tensors], Deviations]
+CLASSES: dict[str, Check] = dict.fromkeys(PORTS, check_recommender)  # by the json's official_class
+FOLDERS: dict[str, Check] = {"metrics": check_metrics}  # fixtures without a class, by their folder
+
+
+def fixtures(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:
+    """(folder/name, tensor file) of every fixture: a .safetensors file with a .json of the same name."""
+    for path in sorted(root.glob("*/*.safetensors")):
+        name = f"{path.parent.name}/{path.stem}"
+        if path.with_suffix(".json").is_file() and fnmatch(name, pattern):
+            yield name, path
+
+
+def check(path: Path) -> Deviations | None:
+    """The deviations of one fixture; None when what it tests is not built yet."""
+    config = json.loads(path.with_suffix(".json").read_text())
+    compare = CLASSES.get(config.get("official_class", "")) or FOLDERS.get(path.parent.name)
+    return compare(path, config, load_file(path)) if compare else None
+
+
+def report(name: str, path: Path) -> bool:
+    """Print the fixture's line; False when it is past tolerance."""
+    try:
+        deviations = check(path)
+    except Exception as error:  # one broken fixture must not hide the others
+        print(f"{name:32} FAILED  {type(error).__name__}: {error}")
+        return False
+    if deviations is None:
+        print(f"{name:32} not implemented")
+        return True
+    numbers = "  ".join(f"{group} {value:.1e}" for group, value in deviations.largest.items())
+    verdict = "FAILED" if deviations.failed else "ok"
+    print(f"{name:32} {verdict:6}  {numbers}  {', '.join(deviations.failed)}".rstrip())
+    return not deviations.failed
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("root", type=Path, metavar="ROOT", help="folder that holds recsys/, metrics/, ...")
+    parser.add_argument("--only", default="*", metavar="GLOB", help="fixtures to check, e.g. 'recsys/vbpr*'")
+    options = parser.parse_args(arguments)
+    found = list(fixtures(options.root, options.only))
+    if not found:
+        print(
+            f"{options.root}: no fixture matches '{options.only}'; expected FOLDER/NAME.safetensors + .json"
+        )
+        return 2
+    return 0 if all([report(name, path) for name, path in found]) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
