@@ -130,15 +130,16 @@ def intra_list_diversity(lists: np.ndarray, features: np.ndarray, ks: Sequence[i
 
     An item whose features are zero is at distance 1 from every other. NaN for lists of fewer than two items.
     """
-    norm = np.linalg.norm(features, axis=1, keepdims=True).astype(np.float64)
-    unit = features / np.where(norm > 0, norm, 1)
-    values = []
-    for k in ks:
-        top = lists[:, :k]
-        present = top >= 0
-        rows = np.where(present[:, :, None], unit[top], 0.0)  # (n, k, d)
-        pairs = (rows.sum(axis=1) ** 2).sum(axis=1) - (rows**2).sum(axis=(1, 2))  # 2 sum of cosines
-        length = present.sum(axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            values.append(np.where(length > 1, 1 - pairs / (length * (length - 1)), np.nan))
-    return values
+    norm = np.append(np.linalg.norm(features, axis=1).astype(np.float64), 0)  # the last: padding, item_idx -1
+    scale = np.divide(1, norm, out=np.zeros_like(norm), where=norm > 0)
+    sums = np.zeros((len(lists), features.shape[1]))
+    values = {}
+    for rank in range(max(ks)):  # never all vectors of all lists at once
+        sums += features[lists[:, rank]] * scale[lists[:, rank], None]
+        if (k := rank + 1) in ks:
+            top = lists[:, :k]
+            pairs = (sums**2).sum(axis=1) - (scale[top] > 0).sum(axis=1)  # twice the sum of the cosines
+            length = (top >= 0).sum(axis=1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                values[k] = np.where(length > 1, 1 - pairs / (length * (length - 1)), np.nan)
+    return [values[k] for k in ks]
