@@ -1,0 +1,203 @@
+"""Writing the feature store: shard by shard, resumable at any instant, old rows taken over."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import logging
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from .files import atomic_path, digest_json, file_sha256, remove_stale_temporaries, write_json
+from .shards import Failure, ShardInfo, ShardRows, read_shard_info, shard_key, write_shard_file
+from .store import CACHE, MANIFEST, SCHEMA, FeatureStore, is_intact, read_manifest
+from .vector_cache import remove_outdated
+
+log = logging.getLogger(__name__)
+
+_LIBRARIES = ("mmrec", "numpy", "open_clip_torch", "pillow", "polars", "pyarrow", "torch")
+
+
+class ExistingRows:
+    """The rows asked for that the live store already has, by item id and content hash."""
+
+    def __init__(self, store: FeatureStore | None, rows: dict[int, int], failures: list[Failure]) -> None:
+        self._store = store
+        self.rows = rows  # row asked for -> row of the store
+        self.failures = failures  # of those rows
+
+    def copy_into(self, view: str, values: np.ndarray, present: np.ndarray) -> None:
+        """Fill the rows found in `values` (n, dim) and `present` (n,); the others stay as they are."""
+        if self._store is None or not self.rows:
+            return
+        targets = np.fromiter(self.rows.keys(), np.int64)
+        sources = np.fromiter(self.rows.values(), np.int64)
+        matrix, mask = self._store.read(view)
+        values[targets], present[targets] = matrix[sources], mask[sources]
+
+
+class FeatureStoreWriter:
+    """Writes a store shard by shard; the live store stays whole and readable until `commit`.
+
+    `space` is everything that decides what vectors mean and is not a row (encoder, views, normalisation);
+    rows are taken over only from a store of the same space. One writer at a time: the caller holds a lock.
+    """
+
+    def __init__(self, folder: str | Path, space: dict[str, Any]) -> None:
+        self.folder, self.space = Path(folder), space
+        self.folder.mkdir(parents=True, exist_ok=True)
+        remove_stale_temporaries(self.folder)
+        self._space_digest = digest_json(space)
+        self._live = read_manifest(self.folder) if (self.folder / MANIFEST).exists() else None
+        self._live_shards = {shard["file"]: shard for shard in self._live["shards"]} if self._live else {}
+        self._done: dict[int, tuple[dict[str, Any], ShardInfo]] = {}
+
+    @property
+    def changed(self) -> bool:
+        """Whether a commit would change the live store, given the shards finished or written so far."""
+        if self._live is None or digest_json(self._live["space"]) != self._space_digest:
+            return True
+        return [shard for shard, _ in self._ordered()] != self._live["shards"]
+
+    def finished(
+        self, index: int, item_ids: pl.Series, content_hashes: Sequence[str]
+    ) -> list[Failure] | None:
+        """The failures of shard `index` if it lies on disk with exactly these rows, else None."""
+        key = shard_key(self._space_digest, item_ids, content_hashes)
+        for file in _shard_files(index, key):
+            info = read_shard_info(self.folder / file)
+            if info is None or info.key != key:
+                continue
+            if file in self._live_shards and file not in self._intact:
+                continue
+            self._record(index, file, item_ids, info)
+            return info.failures
+        return None
+
+    def existing_rows(self, item_ids: pl.Series, content_hashes: Sequence[str]) -> ExistingRows:
+        """What the live store of the same space holds for these items with this content."""
+        store, known, ledger = self._reusable
+        if store is None or item_ids.dtype != known["item_id"].dtype:
+            return ExistingRows(None, {}, [])
+        wanted = pl.DataFrame({"item_id": item_ids, "content_hash": list(content_hashes)}).with_row_index(
+            "asked"
+        )
+        found = wanted.join(known, on=["item_id", "content_hash"], maintain_order="left")
+        failures = [failure for item in found["item_id"] for failure in ledger.get(item, [])]
+        return ExistingRows(store, dict(zip(found["asked"], found["row"], strict=True)), failures)
+
+    def write_shard(self, index: int, rows: ShardRows) -> None:
+        """Write shard `index` durably, under a name that leaves the live store's files alone."""
+        key = shard_key(self._space_digest, rows.item_ids, rows.content_hashes)
+        file = next(name for name in _shard_files(index, key) if name not in self._live_shards)
+        with atomic_path(self.folder / file) as unfinished:
+            info = write_shard_file(unfinished, rows, key)
+        self._record(index, file, rows.item_ids, info)
+
+    def commit(self, stats: dict[str, Any]) -> dict[str, Any]:
+        """Make shards 0..n-1 the live store: ledger first, manifest last, then remove what it left behind."""
+        shards = self._ordered()
+        if sorted(self._done) != list(range(len(shards))) or not shards:
+            raise ValueError(f"shards {sorted(self._done)} are not 0 to n - 1")
+        infos = [info for _, info in shards]
+        if any(info.dims != infos[0].dims or info.similarity != infos[0].similarity for info in infos):
+            raise ValueError("shards of one space differ in their views")
+        failures = [failure for info in infos for failure in info.failures]
+        manifest = {
+            "schema": SCHEMA,
+            "rows": sum(shard["rows"] for shard, _ in shards),
+            "space": self.space,
+            "views": {
+                view: {"dim": dim, "present": sum(info.present[view] for info in infos)}
+                for view, dim in infos[0].dims.items()
+            },
+            "similarity": infos[0].similarity,
+            "shards": [shard for shard, _ in shards],
+            "failures": self._write_ledger(failures),
+            "failed_items": len({failure.item_id for failure in failures}),
+            "stats": stats,
+            "libraries": _library_versions(),
+        }
+        write_json(self.folder / MANIFEST, manifest)
+        self._remove_unreferenced(manifest)
+        return manifest
+
+    def _ordered(self) -> list[tuple[dict[str, Any], ShardInfo]]:
+        return [self._done[index] for index in sorted(self._done)]
+
+    def _record(self, index: int, file: str, item_ids: pl.Series, info: ShardInfo) -> None:
+        path = self.folder / file
+        self._id_dtype = item_ids.dtype
+        entry = self._live_shards.get(file) or {
+            "file": file,
+            "rows": len(item_ids),
+            "bytes": path.stat().st_size,
+            "sha256": file_sha256(path),
+            "key": info.key,
+        }
+        self._done[index] = entry, info
+
+    @cached_property
+    def _intact(self) -> set[str]:
+        """The live store's files that are there with their checksums; the others are computed again."""
+        intact = {file for file, shard in self._live_shards.items() if is_intact(self.folder, shard)}
+        for file in self._live_shards.keys() - intact:
+            log.warning("%s is missing or damaged: its rows are computed again", self.folder / file)
+        return intact
+
+    @cached_property
+    def _reusable(self) -> tuple[FeatureStore | None, pl.DataFrame, dict[int | str, list[Failure]]]:
+        """The sound part of the live store when it has this space, its items' rows and its failures."""
+        if self._live is None or digest_json(self._live["space"]) != self._space_digest or not self._intact:
+            return None, pl.DataFrame(), {}
+        shards = [shard for shard in self._live["shards"] if shard["file"] in self._intact]
+        rows = sum(shard["rows"] for shard in shards)
+        store = FeatureStore(self.folder, {**self._live, "shards": shards, "rows": rows})
+        known = pl.DataFrame({"item_id": store.item_ids, "content_hash": store.content_hashes})
+        ledger: dict[int | str, list[Failure]] = {}
+        for shard in shards:
+            info = read_shard_info(self.folder / shard["file"])
+            for failure in info.failures if info else ():
+                ledger.setdefault(failure.item_id, []).append(failure)
+        return store, known.with_row_index("row"), ledger
+
+    def _write_ledger(self, failures: list[Failure]) -> str:
+        """Write the failures beside the live ledger, not over it; return the file's name."""
+        live = self._live["failures"] if self._live else None
+        names = ("failures.parquet", f"failures-{digest_json(self._live)[:8]}.parquet")
+        file = next(name for name in names if name != live)
+        schema = {"item_id": self._id_dtype, "view": pl.String, "reason": pl.String, "message": pl.String}
+        with atomic_path(self.folder / file) as unfinished:
+            ledger = pl.DataFrame(
+                [dataclasses.astuple(failure) for failure in failures], schema, orient="row"
+            )
+            ledger.write_parquet(unfinished)
+        return file
+
+    def _remove_unreferenced(self, manifest: dict[str, Any]) -> None:
+        kept = {manifest["failures"], *(shard["file"] for shard in manifest["shards"])}
+        for pattern in ("part-*.parquet", "failures*.parquet"):
+            for path in self.folder.glob(pattern):
+                if path.name not in kept:
+                    path.unlink()
+        remove_outdated(self.folder / CACHE, digest_json(manifest)[:16])
+
+
+def _shard_files(index: int, key: str) -> tuple[str, str]:
+    """The two names that the shard may have: the plain one, and one for when the live store holds that."""
+    return f"part-{index:05d}.parquet", f"part-{index:05d}-{key[:8]}.parquet"
+
+
+def _library_versions() -> dict[str, str]:
+    versions = {}
+    for library in _LIBRARIES:
+        try:
+            versions[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions

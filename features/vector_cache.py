@@ -1,0 +1,82 @@
+"""Memory-mapped `.npy` copies of the store's views: Parquet lists read at 0.5 GB/s, these at 4 to 10."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from .files import atomic_path, digest_bytes, remove_stale_temporaries
+
+log = logging.getLogger(__name__)
+
+_ABANDONED = 3600.0  # seconds after which an unfinished copy has no writer any more
+
+Block = tuple[np.ndarray, np.ndarray]  # (n, dim) float16, present (n,)
+
+
+def cached_view(
+    folder: Path, key: str, view: str, shape: tuple[int, int], blocks: Callable[[], Iterator[Block]]
+) -> Block:
+    """The view as a read-only memory map and its presence mask, streamed from `blocks` at the first call.
+
+    `key` names the state of the store; copies of other states are removed. Where the copy cannot be written
+    (a full or read-only disk) the arrays are returned from memory instead.
+    """
+    stem = f"{key}-{re.sub(r'[^A-Za-z0-9.-]', '_', view)[:80]}-{digest_bytes(view.encode())[:8]}"
+    vectors, mask = folder / f"{stem}.npy", folder / f"{stem}.present.npy"
+    found = _load(vectors, mask, shape)
+    if found is not None:
+        return found
+    try:
+        folder.mkdir(exist_ok=True)
+        remove_outdated(folder, key)
+        _write(vectors, mask, shape, blocks())
+        found = _load(vectors, mask, shape)
+    except OSError as error:
+        log.warning("no cached copy of view %s (%s): reading it into memory", view, error)
+    return found if found is not None else _in_memory(blocks())
+
+
+def remove_outdated(folder: Path, key: str) -> None:
+    """Remove the copies made from other states of the store, and what killed writers left."""
+    for path in folder.glob("*.npy"):
+        if not path.name.startswith(f"{key}-"):
+            path.unlink(missing_ok=True)
+    remove_stale_temporaries(folder, min_age=_ABANDONED)
+
+
+def _load(vectors: Path, mask: Path, shape: tuple[int, int]) -> Block | None:
+    try:
+        matrix = np.load(vectors, mmap_mode="r", allow_pickle=False)
+        present = np.load(mask, allow_pickle=False)
+    except (FileNotFoundError, ValueError):
+        return None
+    if matrix.shape != shape or matrix.dtype != np.float16 or present.shape != shape[:1]:
+        return None
+    return matrix, present
+
+
+def _write(vectors: Path, mask: Path, shape: tuple[int, int], blocks: Iterator[Block]) -> None:
+    """Write the mask first, so that vectors never lie there without it.
+
+    Plain writes, not a writable memory map: on a full disk that would end the process by a bus error.
+    """
+    masks = []
+    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
+    with atomic_path(vectors) as unfinished:
+        with unfinished.open("wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for values, present in blocks:
+                file.write(np.ascontiguousarray(values, "<f2").data)
+                masks.append(present)
+        with atomic_path(mask) as unfinished_mask, unfinished_mask.open("wb") as file:
+            np.save(file, np.concatenate(masks), allow_pickle=False)
+
+
+def _in_memory(blocks: Iterator[Block]) -> Block:
+    values, masks = zip(*blocks, strict=True)
+    return np.concatenate(values), np.concatenate(masks)
