@@ -15,7 +15,7 @@ import polars as pl
 
 from .files import atomic_path, digest_json, file_sha256, remove_stale_temporaries, write_json
 from .shards import Failure, ShardInfo, ShardRows, read_shard_info, shard_key, write_shard_file
-from .store import CACHE, MANIFEST, SCHEMA, FeatureStore, is_intact, read_manifest
+from .store_reader import CACHE, MANIFEST, SCHEMA, FeatureStore, is_intact, read_manifest
 from .vector_cache import remove_outdated
 
 log = logging.getLogger(__name__)
