@@ -1,0 +1,38 @@
+"""What extraction asks of an encoder: images and windows of tokens in, unit vectors of one space out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image
+
+
+class Encoder(Protocol):
+    """Images and texts to unit-length float32 rows whose inner product is their similarity."""
+
+    dim: int
+    context_length: int  # tokens of one text window with the special ones
+    content_length: int  # tokens of one text window that carry text
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """JSON-able facts; two encoders with equal identity give equal vectors up to rounding."""
+        ...
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """One RGB image as the (3, h, w) array that `encode_images` takes; safe to call from many threads."""
+        ...
+
+    def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        """Unit rows, (n, dim) float32, of preprocessed images."""
+        ...
+
+    def tokenize(self, text: str) -> list[int]:
+        """The text's token ids, without special tokens or padding, however long."""
+        ...
+
+    def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
+        """Unit rows, (n, dim) float32, of token windows, none longer than `content_length`."""
+        ...

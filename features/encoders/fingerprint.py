@@ -1,0 +1,21 @@
+"""Which weights a config asks for, known without loading them: an up-to-date store costs no model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ..files import digest_json, file_sha256
+from .registry import TINY
+
+
+def encoder_fingerprint(name: str, precision: str) -> dict[str, str]:
+    """The encoder's name and precision, with the content of its files where it is on this disk.
+
+    A published tag stands for itself: open_clip pins what it downloads.
+    """
+    fingerprint = {"name": name, "precision": precision}
+    path = TINY if name == "tiny" else Path(name.partition(":")[2].partition("/")[2])
+    if path.name and path.exists():
+        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+        fingerprint["weights"] = digest_json([[file.name, file_sha256(file)] for file in files])
+    return fingerprint

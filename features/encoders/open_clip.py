@@ -1,0 +1,163 @@
+"""Encoders of the open_clip family: CLIP, SigLIP, EVA-CLIP, CoCa and whatever else open_clip builds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transformer import VisionTransformer
+from PIL import Image
+from torch import Tensor, nn
+
+from ..errors import InputError
+from .checkpoints import Checkpoint, build_model, weights_digest
+from .text_tower import is_causal, pooled_text
+from .tokens import load_tokens
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+
+class OpenClipEncoder:
+    """A model of open_clip with the exact preprocessing of its checkpoint.
+
+    bf16 casts the weights once (autocast would cast them on every call); vectors come back as float32.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, precision: str = "fp32", device: str = "auto") -> None:
+        self.device = pick_device(device)
+        if precision not in PRECISIONS:
+            raise InputError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
+        self._precision, self._dtype = precision, PRECISIONS[precision]
+        self._checkpoint = checkpoint
+        self._tokens = load_tokens(checkpoint.architecture, checkpoint.model_cfg, checkpoint.weights.parent)
+        self.context_length = self._tokens.context_length
+        self.content_length = self._tokens.content_length
+
+        model: Any = build_model(checkpoint)
+        self.dim: int = checkpoint.model_cfg["embed_dim"]
+        self._weights = weights_digest(model)
+        self._preprocessing = PreprocessCfg(size=model.visual.image_size, **checkpoint.preprocess)
+        self._to_size = _resize_and_crop(self._preprocessing)
+        self._causal = is_causal(model)
+        self._folded = _fold_normalisation(model.visual, self._preprocessing)
+        self._mean = torch.tensor(self._preprocessing.mean, device=self.device).view(3, 1, 1) * 255
+        self._std = torch.tensor(self._preprocessing.std, device=self.device).view(3, 1, 1) * 255
+        self._model = model.to(device=self.device, dtype=self._dtype)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Architecture, weights, preprocessing, tokenizer and precision; not the place of the file, nor the
+        device: moving either must not make stored vectors look foreign."""
+        preprocessing = self._preprocessing
+        return {
+            "name": f"open_clip:{self._checkpoint.architecture}",
+            "architecture": self._checkpoint.model_cfg,
+            "weights": f"sha256:{self._weights}",
+            "preprocessing": {
+                "size": _pair(preprocessing.size),
+                "resize": preprocessing.resize_mode,
+                "interpolation": preprocessing.interpolation,
+                "fill": preprocessing.fill_color,
+                "mean": list(preprocessing.mean),
+                "std": list(preprocessing.std),
+            },
+            "tokenizer": self._tokens.identity,
+            "context_length": self.context_length,
+            "dim": self.dim,
+            "precision": self._precision,
+        }
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """The image after open_clip's own resize and crop, (3, h, w) uint8; normalisation comes later."""
+        return np.asarray(self._to_size(image)).transpose(2, 0, 1).copy()
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        if not len(pixels):
+            return np.empty((0, self.dim), dtype=np.float32)
+        batch = torch.from_numpy(np.stack(pixels)).to(self.device)  # (n, 3, h, w) uint8
+        if self._folded:
+            images = batch.to(self._dtype)  # 0..255 is exact in bf16
+        else:
+            images = ((batch.float() - self._mean) / self._std).to(self._dtype)
+        with torch.backends.cudnn.flags(allow_tf32=False):  # fp32 means fp32 in the patch convolution too
+            return _unit_rows(self._model.encode_image(images))
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._tokens.content(text)
+
+    @torch.inference_mode()
+    def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
+        """Rows are padded to the longest window where that is exact, else to the whole context."""
+        if not len(windows):
+            return np.empty((0, self.dim), dtype=np.float32)
+        longest = max(len(window) for window in windows)
+        if longest > self.content_length:
+            raise ValueError(
+                f"a window of {longest} tokens; this encoder takes {self.content_length} at most"
+            )
+        rows = [self._tokens.row(window) for window in windows]
+        width = max(map(len, rows)) if self._causal else self.context_length
+        padded = torch.full((len(rows), width), self._tokens.pad_id)
+        for row, ids in zip(padded, rows, strict=True):
+            row[: len(ids)] = torch.tensor(ids)
+        padded = padded.to(self.device)  # (n, width)
+        if self._causal:
+            return _unit_rows(pooled_text(self._model, padded))
+        return _unit_rows(self._model.encode_text(padded))
+
+
+def pick_device(name: str) -> torch.device:
+    """The device of "auto", "cpu", "cuda" or "cuda:N"; raises `InputError` where there is no such device."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"device '{name}' is not one of auto, cpu, cuda, cuda:N") from error
+    if device.type not in ("cpu", "cuda"):
+        raise InputError(f"device '{name}' is not one of auto, cpu, cuda, cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device '{name}' was asked for, but torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use auto or cpu."
+        )
+    return device
+
+
+def _resize_and_crop(preprocessing: PreprocessCfg) -> Any:
+    """open_clip's transform for inference without its last two steps, to tensor and normalise."""
+    transform: Any = image_transform_v2(preprocessing, is_train=False)
+    transform.transforms = transform.transforms[:-2]
+    return transform
+
+
+def _fold_normalisation(visual: nn.Module, preprocessing: PreprocessCfg) -> bool:
+    """Let the patch convolution take pixels of 0..255: conv((x / 255 - mean) / std) is linear in x.
+
+    Done for open_clip's own ViT, whose patch convolution does not pad; elsewhere padding with zeros before
+    and after normalisation differ, so nothing is done and False comes back.
+    """
+    if not isinstance(visual, VisionTransformer):
+        return False
+    plain: Any = visual.conv1
+    mean = torch.tensor(preprocessing.mean, dtype=torch.float64).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std, dtype=torch.float64).view(3, 1, 1)
+    weight = plain.weight.double() / std  # (width, 3, p, p)
+    folded = nn.Conv2d(3, plain.out_channels, plain.kernel_size, plain.stride, bias=True)
+    folded.weight = nn.Parameter((weight / 255).float(), requires_grad=False)
+    folded.bias = nn.Parameter(-(weight * mean).sum(dim=(1, 2, 3)).float(), requires_grad=False)
+    visual.conv1 = folded
+    return True
+
+
+def _unit_rows(vectors: Tensor) -> np.ndarray:
+    return F.normalize(vectors.float(), dim=-1).cpu().numpy()
+
+
+def _pair(size: int | Sequence[int]) -> list[int]:
+    return [size, size] if isinstance(size, int) else list(size)
