@@ -1,7 +1,15 @@
 """The feature store: a folder of Parquet shards under one manifest (the names that other parts use)."""
 
 from .shards import Failure, ShardRows
-from .store_reader import FeatureStore, read_manifest
+from .store_reader import MANIFEST, FeatureStore, read_manifest
 from .store_writer import ExistingRows, FeatureStoreWriter
 
-__all__ = ["ExistingRows", "Failure", "FeatureStore", "FeatureStoreWriter", "ShardRows", "read_manifest"]
+__all__ = [
+    "MANIFEST",
+    "ExistingRows",
+    "Failure",
+    "FeatureStore",
+    "FeatureStoreWriter",
+    "ShardRows",
+    "read_manifest",
+]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from .config import Box
 from .errors import InputError
-from .tables import check_columns, did_you_mean
+from .tables import did_you_mean
 
 _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _CENTER_SHARE = 0.75  # side of the centre crop over the side of the largest square
@@ -48,6 +48,13 @@ def image_view_boxes(
         return ((left, top, 1 - left, 1 - top),)
     known = ["full", "center", "quadrants", *crops]
     raise InputError(f"unknown image view '{name}'{did_you_mean(name, known)}; define it in extract.crops")
+
+
+def image_view_definition(name: str, crops: Mapping[str, Sequence[Box]]) -> dict[str, Any]:
+    """What a manifest records of the view: whatever changes its pixels changes this."""
+    if name == "center" and name not in crops:
+        return {"center_square": _CENTER_SHARE}
+    return {"boxes": [list(box) for box in image_view_boxes(name, crops)]}
 
 
 def crop(image: Image.Image, box: Box) -> Image.Image:
@@ -86,10 +93,6 @@ class TextView:
         """The columns that the template names, in its order."""
         return tuple(column for _, column in self.parts)
 
-    def check(self, columns: Sequence[str]) -> None:
-        """Raise InputError that names every column of the template that is not in `columns`."""
-        check_columns(f"text view '{self.name}'", self.columns, columns)
-
     def render(self, row: Mapping[str, Any]) -> str | None:
         """The sentence for one item, white space collapsed, or None when the item has none of the fields."""
         written: list[str] = []
@@ -104,6 +107,22 @@ class TextView:
         last_is_missing = field_text(row[self.parts[-1][1]]) is None
         written.append(_CLOSING.search(self.tail)[0] if last_is_missing else self.tail)  # pyright: ignore
         return " ".join("".join(written).split())
+
+
+def text_views(templates: Mapping[str, str], columns: Sequence[str]) -> tuple[TextView, ...]:
+    """The views that `templates` (name -> template) define over a catalogue with these columns.
+
+    Raises InputError that names every unknown column of every view.
+    """
+    views = tuple(TextView(name, template) for name, template in templates.items())
+    unknown = [(view.name, column) for view in views for column in view.columns if column not in columns]
+    if unknown:
+        found = ", ".join(
+            f"text view '{name}' uses '{column}'{did_you_mean(column, columns)}" for name, column in unknown
+        )
+        known = ", ".join(f"'{column}'" for column in columns)
+        raise InputError(f"{found}, which the catalogue lacks; its columns are {known}")
+    return views
 
 
 def field_text(value: Any) -> str | None:
