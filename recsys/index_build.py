@@ -1,0 +1,90 @@
+"""FAISS indexes of the four kinds, built the same way from the same vectors and seed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import faiss
+import numpy as np
+
+from .config import IndexConfig
+from .errors import InputError
+
+POINTS_PER_LIST = 39  # below this FAISS considers a k-means cluster badly trained
+PQ_BITS = 8
+
+
+def build_faiss(vectors: np.ndarray, config: IndexConfig) -> tuple[faiss.Index, dict[str, Any]]:
+    """(index on the CPU, parameters in force) over float32 vectors (I, d), I >= 1, by inner product.
+
+    HNSW is built by one thread, so that it is reproducible. Settings that a small catalogue does not allow
+    are lowered. Raises InputError for `pq_bytes` that do not divide d.
+    """
+    return _BUILDERS[config.kind](vectors, config)
+
+
+def _flat(vectors: np.ndarray, config: IndexConfig) -> tuple[faiss.Index, dict[str, Any]]:
+    index = faiss.IndexFlatIP(vectors.shape[1])
+    index.add(vectors)
+    return index, {}
+
+
+def _hnsw(vectors: np.ndarray, config: IndexConfig) -> tuple[faiss.Index, dict[str, Any]]:
+    index = faiss.IndexHNSWFlat(vectors.shape[1], config.hnsw_m, faiss.METRIC_INNER_PRODUCT)
+    index.hnsw.efConstruction, index.hnsw.efSearch = config.ef_construction, config.ef_search
+    index.hnsw.rng = faiss.RandomGenerator(config.seed)  # pyright: ignore[reportAttributeAccessIssue]
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # threads would link the graph in the order in which they happen to run
+    try:
+        index.add(vectors)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return index, config.model_dump(include={"hnsw_m", "ef_construction", "ef_search"})
+
+
+def _ivf_flat(vectors: np.ndarray, config: IndexConfig) -> tuple[faiss.Index, dict[str, Any]]:
+    lists, probes = _lists(len(vectors), config)
+    dim = vectors.shape[1]
+    index = faiss.IndexIVFFlat(faiss.IndexFlatIP(dim), dim, lists, faiss.METRIC_INNER_PRODUCT)
+    return _train_ivf(index, vectors, vectors, probes, config.seed), {"n_lists": lists, "n_probe": probes}
+
+
+def _ivf_pq(vectors: np.ndarray, config: IndexConfig) -> tuple[faiss.Index, dict[str, Any]]:
+    dim = vectors.shape[1]
+    if dim % config.pq_bytes != 0:
+        valid = ", ".join(str(size) for size in range(1, dim + 1) if dim % size == 0)
+        raise InputError(
+            f"index.pq_bytes = {config.pq_bytes} does not divide the {dim} dimensions of the item vectors; "
+            f"choose one of {valid}"
+        )
+    lists, probes = _lists(len(vectors), config)
+    quantizer = faiss.IndexFlatIP(dim)
+    index = faiss.IndexIVFPQ(quantizer, dim, lists, config.pq_bytes, PQ_BITS, faiss.METRIC_INNER_PRODUCT)
+    index.pq.cp.seed = config.seed
+    index.pq.cp.min_points_per_centroid = 1
+    sample = np.resize(
+        vectors, (max(len(vectors), 2**PQ_BITS), dim)
+    )  # a code book needs that many, repeated or not
+    parameters = {"n_lists": lists, "n_probe": probes, "pq_bytes": config.pq_bytes}
+    return _train_ivf(index, vectors, sample, probes, config.seed), parameters
+
+
+def _lists(n_items: int, config: IndexConfig) -> tuple[int, int]:
+    """(n_lists, n_probe) that so many items allow."""
+    usual = max(1, min(int(4 * n_items**0.5), n_items // POINTS_PER_LIST))
+    lists = usual if config.n_lists is None else min(config.n_lists, n_items)
+    return lists, min(config.n_probe, lists)
+
+
+def _train_ivf(
+    index: faiss.IndexIVF, vectors: np.ndarray, sample: np.ndarray, probes: int, seed: int
+) -> faiss.Index:
+    index.cp.seed = seed
+    index.cp.min_points_per_centroid = 1  # few points per list are what the user asked for
+    index.train(sample)
+    index.add(vectors)
+    index.nprobe = probes
+    return index
+
+
+_BUILDERS = {"flat": _flat, "hnsw": _hnsw, "ivf-flat": _ivf_flat, "ivf-pq": _ivf_pq}
