@@ -64,8 +64,8 @@ def clean(log: pl.DataFrame, catalog_ids: pl.Series | None, config: Interactions
         item_ids, table = _compact(table, "item", item_ids)
     columns = {name: table[name].to_numpy() for name in table.columns}
     return CleanLog(
-        user_ids,
-        item_ids,
+        user_ids.rename(config.user_id),
+        item_ids.rename(config.item_id),
         columns["user_idx"],
         columns["item_idx"],
         columns.get("time"),
@@ -140,7 +140,7 @@ def _times(times: pl.Series) -> pl.Series:
     if times.dtype.is_integer() or times.dtype.is_float():
         return times.cast(pl.Int64 if times.dtype.is_integer() else pl.Float64)
     if times.dtype == pl.String:
-        parsed = times.str.to_datetime(strict=False, time_unit="us")
+        parsed = _parse_times(times)
         bad = times.filter(parsed.is_null())
         if len(bad):
             raise InputError(
@@ -154,6 +154,14 @@ def _times(times: pl.Series) -> pl.Series:
         f"interactions: '{times.name}' holds {times.dtype}; expected numbers, dates, datetimes or "
         "ISO 8601 strings"
     )
+
+
+def _parse_times(times: pl.Series) -> pl.Series:
+    """Datetimes, null where a string is none; the format is inferred from the strings."""
+    try:
+        return times.str.to_datetime(strict=False, time_unit="us")
+    except pl.exceptions.ComputeError:  # no format fits
+        return pl.Series(times.name, [None] * len(times), dtype=pl.Datetime)
 
 
 def _ratings(ratings: pl.Series) -> pl.Series:

@@ -96,7 +96,8 @@ def check_no_leak(
     for (first, a), (second, b) in combinations(splits.items(), 2):
         shared = np.intersect1d(a.keys(n_items), b.keys(n_items))
         if len(shared):
-            examples = ", ".join(f"({user_ids[k // n_items]}, {item_ids[k % n_items]})" for k in shared[:5])
+            first_keys = shared[:5].tolist()
+            examples = ", ".join(f"({user_ids[k // n_items]}, {item_ids[k % n_items]})" for k in first_keys)
             raise InputError(
                 f"{len(shared)} (user, item) pairs are both in '{first}' and in '{second}' "
                 f"(first: {examples}). Remove them from one of the two."
