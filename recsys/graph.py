@@ -81,6 +81,39 @@ class _MeanOfLayers(torch.autograd.Function):
         return None, None, *ctx.graph.mean_of_layers(users, items, ctx.n_layers)
 
 
+class _BatchRows(torch.autograd.Function):
+    """Rows of `_MeanOfLayers` and of its input, with one table-sized gradient: autograd would build one per
+    lookup and add them up."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        graph: BipartiteGraph,
+        n_layers: int,
+        users: Tensor,
+        items: Tensor,
+        user_idx: Tensor,
+        item_idx: Tensor,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        ctx.graph, ctx.n_layers, ctx.idx = graph, n_layers, (user_idx, item_idx)
+        final_users, final_items = graph.mean_of_layers(users, items, n_layers)
+        return final_users[user_idx], final_items[item_idx], users[user_idx], items[item_idx]
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor
+    ) -> tuple[None, None, Tensor, Tensor, None, None]:
+        shape, (user_idx, item_idx) = ctx.graph.to_users.shape, ctx.idx
+        width = grads[0].shape[1]
+        users = grads[0].new_zeros(shape[0], width).index_add_(0, user_idx, grads[0])
+        items = grads[1].new_zeros(shape[1], width).index_add_(0, item_idx, grads[1])
+        users, items = ctx.graph.mean_of_layers(users, items, ctx.n_layers)
+        users.index_add_(0, user_idx, grads[2])
+        items.index_add_(0, item_idx, grads[3])
+        return None, None, users, items, None, None
+
+
 class BipartiteGraph(nn.Module):
     """The user-item graph, A = D^-1/2 [[0, R], [R^T, 0]] D^-1/2 with D the degrees + epsilon.
 
@@ -100,35 +133,28 @@ class BipartiteGraph(nn.Module):
         to_items = csr(item_idx[order], user_idx[order], weights[order], (n_items, n_users))
         self.register_buffer("to_users", to_users, persistent=False)
         self.register_buffer("to_items", to_items, persistent=False)
-        self._buffers_of: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
 
     def propagate(self, users: Tensor, items: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
         """LightGCN (He et al., SIGIR 2020, eq. 3, 4): mean of the layers 0..n_layers, (U, d), (I, d)."""
         return _MeanOfLayers.apply(self, n_layers, users, items)  # type: ignore[return-value]
 
+    def propagate_rows(
+        self, users: Tensor, items: Tensor, n_layers: int, user_idx: Tensor, item_idx: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """What a batch needs: rows `user_idx`, `item_idx` of `propagate`, then the same rows of layer 0."""
+        return _BatchRows.apply(self, n_layers, users, items, user_idx, item_idx)  # type: ignore[return-value]
+
     @torch.no_grad()
     def mean_of_layers(self, users: Tensor, items: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
         """`propagate` without a gradient, by Horner's rule: x + A (x + A (x + ...)), divided at the end."""
-        if n_layers == 0:
-            return users.clone(), items.clone()
-        share = 1.0 / (n_layers + 1)
         layer_users, layer_items = users, items
         for layer in range(1, n_layers + 1):
-            scale = share if layer == n_layers else 1.0
-            fresh = (torch.empty_like(users), torch.empty_like(items))
-            out = fresh if layer == n_layers else self._workspace(users, items)[layer % 2]
-            torch.addmm(users, self.to_users, layer_items, beta=scale, alpha=scale, out=out[0])
-            torch.addmm(items, self.to_items, layer_users, beta=scale, alpha=scale, out=out[1])
-            layer_users, layer_items = out
+            scale = 1.0 if layer < n_layers else 1.0 / (n_layers + 1)
+            layer_users, layer_items = (
+                torch.addmm(users, self.to_users, layer_items, beta=scale, alpha=scale),
+                torch.addmm(items, self.to_items, layer_users, beta=scale, alpha=scale),
+            )
         return layer_users, layer_items
-
-    def _workspace(self, users: Tensor, items: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Two pairs of scratch tensors for inner layers: fresh ones would be mapped and faulted in at every
-        product, which takes longer than the product itself."""
-        key = (users.shape, items.shape, users.dtype, users.device)
-        if key not in self._buffers_of:
-            self._buffers_of = {key: [(torch.empty_like(users), torch.empty_like(items)) for _ in range(2)]}
-        return self._buffers_of[key]
 
 
 def edge_weights(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
@@ -71,9 +72,12 @@ class FREEDOM(GradientModel):
         self.training_graph = self._bipartite(self.user_idx[edges], self.item_idx[edges])
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        user, item = self._embeddings(self.training_graph)
-        rows = user[users]
-        parts = {"bpr": bpr_loss(rows, item[positives], item[negatives])}
+        items = torch.cat([positives, negatives])
+        rows, item_rows, _, _ = self.training_graph.propagate_rows(
+            self.user.weight, self.item.weight, self.options.n_layers, users, items
+        )
+        chosen, others = (item_rows + F.embedding(items, self._content())).chunk(2)
+        parts = {"bpr": bpr_loss(rows, chosen, others)}
         content = rows.new_zeros(())
         for view, projection in self._projections():
             valid = projection.present[positives] & projection.present[negatives]
@@ -88,14 +92,14 @@ class FREEDOM(GradientModel):
             yield view, projection
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        return self._embeddings(self.graph)
+        user, item = self.graph.propagate(self.user.weight, self.item.weight, self.options.n_layers)
+        return user, item + self._content()
 
-    def _embeddings(self, graph: BipartiteGraph) -> tuple[Tensor, Tensor]:
-        content = self.item.weight  # becomes h = S^L q
+    def _content(self) -> Tensor:  # h = S^L q, (n_items, dim)
+        content = self.item.weight
         for _ in range(self.options.n_item_layers):
             content = self.item_graph(content)
-        user, item = graph.propagate(self.user.weight, self.item.weight, self.options.n_layers)
-        return user, item + content
+        return content
 
     def _bipartite(self, user_idx: Tensor, item_idx: Tensor) -> BipartiteGraph:
         epsilon = RELEASED_EPSILON if self.options.as_released else 0.0

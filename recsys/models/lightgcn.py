@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
@@ -31,12 +32,16 @@ class LightGCN(GradientModel):
         self.graph = BipartiteGraph(data.user_idx, data.item_idx, data.n_users, data.n_items, epsilon)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        user, item = self()
+        items = torch.cat([positives, negatives])
+        final_users, final_items, ego_users, ego_items = self.graph.propagate_rows(
+            self.user.weight, self.item.weight, self.options.n_layers, users, items
+        )
+        chosen, others = final_items.chunk(2)
         return ranking_loss(
-            (user[users], item[positives], item[negatives]),
+            (final_users, chosen, others),
             self.options.reg_weight,
             self.options.as_released,
-            regularised=(self.user(users), self.item(positives), self.item(negatives)),
+            regularised=(ego_users, *ego_items.chunk(2)),
         )
 
     def forward(self) -> tuple[Tensor, Tensor]:
