@@ -67,8 +67,9 @@ def _item_ids(config: CatalogConfig, ids: pl.Series) -> pl.Series:
         ids = ids.cast(pl.String)
     if not (ids.dtype.is_integer() or ids.dtype == pl.String):
         raise InputError(f"{where} holds {ids.dtype}; expected integers or strings without missing values")
-    if ids.dtype.is_integer() and ids.dtype != pl.UInt64:
-        ids = ids.cast(pl.Int64)
+    if ids.dtype.is_integer():
+        fitting = ids.cast(pl.Int64, strict=False)
+        ids = fitting if fitting.null_count() == ids.null_count() else ids
     blank = ids.is_null() if ids.dtype != pl.String else ids.fill_null("").str.strip_chars() == ""
     repeated = ids.filter(ids.is_duplicated() & ~blank).unique(maintain_order=True)
     problems = []
