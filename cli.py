@@ -1,0 +1,205 @@
+"""The command line: one command per verb; parse, call one function, print its result."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from .pipeline.config import Config
+    from .pipeline.outcome import Outcome
+
+app = typer.Typer(
+    name="mmrec",
+    help="From an item catalogue (images, text) and an interaction log to a measured multimodal recommender.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+ConfigFile = Annotated[
+    Path,
+    typer.Option("--config", "-c", metavar="FILE", help="TOML file that describes the run; see examples/."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the config; repeatable."),
+]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="DIR", help="Run folder, in place of run.output.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DropUnknown = Annotated[
+    bool, typer.Option("--drop-unknown", help="Drop interactions with items that are not in the catalogue.")
+]
+
+EXIT_BAD_INPUT, EXIT_FAILURES, EXIT_LOCKED, EXIT_INTERRUPTED = 3, 4, 5, 130
+
+
+@app.callback(invoke_without_command=True)
+def main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
+) -> None:
+    if version:
+        from importlib.metadata import version as installed
+
+        typer.echo(f"mmrec {installed('mmrec')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+    _start_logging(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+
+
+@app.command(epilog="Example: mmrec extract -c examples/movielens-posters.toml")
+def extract(config: ConfigFile, set_: Overrides = None, output: Output = None, json: AsJson = False) -> None:
+    """Encode every new or changed item of the catalogue into the feature store."""
+    with _user_errors():
+        from .pipeline import run as pipeline
+
+        _print(pipeline.extract(_load(config, set_, output)), json)
+
+
+@app.command(epilog="Example: mmrec train -c examples/amazon-baby.toml --set train.dim=128")
+def train(
+    config: ConfigFile,
+    set_: Overrides = None,
+    output: Output = None,
+    drop_unknown: DropUnknown = False,
+    json: AsJson = False,
+) -> None:
+    """Train the recommender on cached features and interactions; write the model bundle and its index."""
+    with _user_errors():
+        from .pipeline import run as pipeline
+
+        _print(pipeline.train(_load(config, set_, output, drop_unknown)), json)
+
+
+@app.command(epilog="Example: mmrec evaluate -c examples/amazon-baby.toml --json")
+def evaluate(
+    config: ConfigFile,
+    set_: Overrides = None,
+    output: Output = None,
+    drop_unknown: DropUnknown = False,
+    json: AsJson = False,
+) -> None:
+    """Measure retrieval through the index on held-out interactions, warm and cold."""
+    with _user_errors():
+        from .pipeline import run as pipeline
+
+        _print(pipeline.evaluate(_load(config, set_, output, drop_unknown)), json)
+
+
+@app.command(epilog="Example: mmrec run -c examples/movielens-posters.toml")
+def run(
+    config: ConfigFile,
+    set_: Overrides = None,
+    output: Output = None,
+    drop_unknown: DropUnknown = False,
+    json: AsJson = False,
+) -> None:
+    """Run all stages in order and skip what is up to date: the command that a scheduler calls."""
+    with _user_errors():
+        from .pipeline import run as pipeline
+
+        _print(pipeline.run(_load(config, set_, output, drop_unknown)), json)
+
+
+@app.command(epilog="Example: mmrec inspect runs/movielens-posters")
+def inspect(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder or a feature store.")],
+    verify: Annotated[bool, typer.Option("--verify", help="Check the checksum of every shard.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Show what is in a run folder or a feature store."""
+    with _user_errors():
+        from .pipeline import inspection
+
+        _print(inspection.inspect(folder, verify), json)
+
+
+@app.command(epilog="Example: mmrec demo --output /tmp/shop")
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the shop and its runs.")
+    ] = Path("runs/demo"),
+    json: AsJson = False,
+) -> None:
+    """Generate a small shop, run the whole job on it and compare three recommenders, warm and cold."""
+    with _user_errors():
+        from .pipeline import demo as shop_demo
+
+        _print(shop_demo.demo(output), json)
+
+
+def _load(
+    config: Path, overrides: list[str] | None, output: Path | None, drop_unknown: bool = False
+) -> Config:
+    from .pipeline.config import load_config
+
+    extra = [*(overrides or []), *(["interactions.drop_unknown=true"] if drop_unknown else [])]
+    return load_config(config, extra, output)
+
+
+def _print(outcome: Outcome, as_json: bool) -> None:
+    if as_json:
+        import json
+
+        typer.echo(json.dumps(outcome.facts, indent=2))
+    else:
+        typer.echo(outcome.text)
+
+
+def _start_logging(level: int) -> None:
+    from .stages.progress import log_handler
+
+    logging.basicConfig(level=logging.WARNING, handlers=[log_handler()], force=True)
+    logging.getLogger("mmrec").setLevel(level)
+
+
+@contextmanager
+def _user_errors() -> Iterator[None]:
+    """One line on stderr and the documented exit code for what a user can mend; bugs keep their traceback."""
+    from .features.errors import InputError as FeaturesInputError
+    from .features.errors import TooManyFailuresError
+    from .pipeline.lock import LockedError
+    from .recsys.errors import InputError as RecsysInputError
+
+    # A scheduler stops a job with SIGTERM: leave the same way as with Ctrl-C, state kept.
+    previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except (FeaturesInputError, RecsysInputError, OSError) as error:
+        _fail(_describe(error), EXIT_BAD_INPUT)
+    except TooManyFailuresError as error:
+        _fail(str(error), EXIT_FAILURES)
+    except LockedError as error:
+        _fail(str(error), EXIT_LOCKED)
+    except KeyboardInterrupt:
+        _fail("interrupted; finished work is kept, run the same command to go on", EXIT_INTERRUPTED)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        where = error.filename or "the output folder"
+        return f"{where}: no space left on this disk; free some and run the same command to go on"
+    return str(error)
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    for line in message.splitlines():
+        typer.echo(f"error: {line}", err=True)
+    raise typer.Exit(code)

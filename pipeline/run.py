@@ -1,0 +1,89 @@
+"""The stages in order, each under the lock of its folder, each skipped when its artefact is up to date."""
+
+from __future__ import annotations
+
+from ..features.errors import InputError
+from ..features.files import atomic_path
+from ..recsys.interactions import Dataset
+from ..stages.dataset import load_dataset, open_store
+from ..stages.evaluate import EvaluateReport
+from ..stages.evaluate import evaluate as evaluate_stage
+from ..stages.extract import ExtractReport
+from ..stages.extract import extract as extract_stage
+from ..stages.index import IndexReport, build
+from ..stages.train import TrainReport
+from ..stages.train import train as train_stage
+from .config import Config
+from .lock import locked
+from .outcome import Outcome
+from .summary import evaluation_text, extract_text, index_text, train_text
+
+
+def extract(config: Config) -> Outcome:
+    """Stage 1: the feature store of `config`."""
+    with locked(config.features):
+        report = _extract(config)
+    return Outcome({"features": report.facts()}, extract_text(report, config.features))
+
+
+def train(config: Config) -> Outcome:
+    """Stage 2: the model bundle and its index, from the feature store as it is."""
+    with locked(config.output):
+        _write_config(config)
+        report, index = _train(config, _dataset(config))
+    facts = {"model": report.facts(), "index": index.facts()}
+    return Outcome(facts, f"{train_text(report, config.output)}\n{index_text(index, config.output)}")
+
+
+def evaluate(config: Config) -> Outcome:
+    """Metrics of the bundle in the run folder, through its index."""
+    with locked(config.output):
+        report = _evaluate(config, _dataset(config))
+    return Outcome(report.evaluation, evaluation_text(report, config.output))
+
+
+def run(config: Config) -> Outcome:
+    """All stages; says of each whether it was reused, and why it was not."""
+    lines, facts = [], {}
+    if config.catalog is not None or config.extract.foreign:
+        with locked(config.features):
+            features = _extract(config)
+        lines.append(extract_text(features, config.features))
+        facts["features"] = features.facts()
+    with locked(config.output):
+        _write_config(config)
+        dataset = _dataset(config)
+        model, index = _train(config, dataset)
+        evaluation = _evaluate(config, dataset)
+    lines += [train_text(model, config.output), index_text(index, config.output)]
+    lines.append(evaluation_text(evaluation, config.output))
+    facts |= {"model": model.facts(), "index": index.facts(), "evaluation": evaluation.evaluation}
+    return Outcome(facts, "\n".join(lines))
+
+
+def _extract(config: Config) -> ExtractReport:
+    report = extract_stage(config.catalog, config.extract, config.features)
+    with atomic_path(config.features / "config.toml") as temporary:
+        temporary.write_text(config.to_toml(), encoding="utf-8")
+    return report
+
+
+def _dataset(config: Config) -> Dataset:
+    if (config.catalog is not None or config.extract.foreign) and open_store(config.features) is None:
+        raise InputError(f"{config.features}: no feature store; run `mmrec extract` or `mmrec run` first")
+    return load_dataset(config.interactions, config.catalog, open_store(config.features))
+
+
+def _train(config: Config, dataset: Dataset) -> tuple[TrainReport, IndexReport]:
+    report = train_stage(dataset, open_store(config.features), config.train, config.output / "model")
+    index = build(config.output / "model", config.output / "index", config.index)
+    return report, index
+
+
+def _evaluate(config: Config, dataset: Dataset) -> EvaluateReport:
+    return evaluate_stage(dataset, config.train, config.evaluate, config.output)
+
+
+def _write_config(config: Config) -> None:
+    with atomic_path(config.output / "config.toml") as temporary:
+        temporary.write_text(config.to_toml(), encoding="utf-8")

@@ -1,0 +1,146 @@
+"""What people read on the terminal after a stage."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..stages.evaluate import EvaluateReport
+from ..stages.extract import ExtractReport
+from ..stages.index import IndexReport
+from ..stages.train import TrainReport
+from .outcome import counts, number, seconds, table
+
+SPLIT_TITLES = {
+    "validation": "validation",
+    "test": "test",
+    "validation_cold": "validation, cold items against all items",
+    "validation_among_cold": "validation, cold items among themselves",
+    "test_cold": "test, cold items against all items",
+    "test_among_cold": "test, cold items among themselves",
+}
+_ACCURACY = ("recall", "ndcg", "precision", "map", "mrr", "hit")
+_LISTS = ("coverage", "novelty", "gini", "arp")
+
+
+def extract_text(report: ExtractReport, folder: Path) -> str:
+    if report.up_to_date:
+        return f"features: up to date, {report.items:,} items reused ({folder})"
+    done = f"{report.encoded:,} items encoded, {report.reused:,} reused in {seconds(report.seconds)}"
+    text = f"features: {done} ({folder})"
+    if report.failed:
+        ledger = folder / "failures.parquet"
+        text += f"\n  {report.failed:,} items with failures: {counts(report.reasons)} (see {ledger})"
+    return text
+
+
+def train_text(report: TrainReport, output: Path) -> str:
+    if report.up_to_date:
+        return f"model: up to date, {report.model} reused ({output / 'model'})"
+    epochs = f"{report.epochs} epochs, best {report.best_epoch}, " if report.epochs else ""
+    figures = ", ".join(f"{name} {number(value)}" for name, value in report.validation.items())
+    return (
+        f"model: {report.model} trained in {seconds(report.seconds)} ({epochs}validation {figures}); "
+        f"{_why(report.changed)} ({output / 'model'})"
+    )
+
+
+def index_text(report: IndexReport, output: Path) -> str:
+    if report.up_to_date:
+        return f"index: up to date, {report.kind} reused ({output / 'index'})"
+    figures = ", ".join(f"{name} {value:,.4g}" for name, value in report.measured.items())
+    return (
+        f"index: {report.kind} built in {seconds(report.seconds)} ({figures}); "
+        f"{_why(report.changed)} ({output / 'index'})"
+    )
+
+
+def evaluation_text(report: EvaluateReport, output: Path) -> str:
+    evaluation = report.evaluation
+    done = f"measured in {seconds(report.seconds)}; {_why(report.changed)}"
+    parts = [
+        f"evaluation: {'up to date, reused' if report.up_to_date else done} ({output / 'evaluation.json'})"
+    ]
+    for split, result in evaluation["splits"].items():
+        if result["metrics"]:
+            parts.append(evaluation_table(split, evaluation))
+    if "test" in evaluation["segments"]:
+        parts.append(_segment_table("test", evaluation))
+    return "\n\n".join(parts)
+
+
+def comparison_text(title: str, evaluations: Mapping[str, Mapping[str, Any]], k: int) -> str:
+    """One row per model: warm test items, then cold ones."""
+    columns = {
+        f"test recall@{k}": ("test", f"recall@{k}"),
+        f"test ndcg@{k}": ("test", f"ndcg@{k}"),
+        f"cold recall@{k}": ("test_cold", f"recall@{k}"),
+        f"among cold recall@{k}": ("test_among_cold", f"recall@{k}"),
+    }
+    rows = []
+    for model, evaluation in evaluations.items():
+        cells = [_interval(evaluation["splits"].get(split), metric) for split, metric in columns.values()]
+        rows.append([model, *cells])
+    return table(title, ["model", *columns], rows)
+
+
+def evaluation_table(split: str, evaluation: Mapping[str, Any]) -> str:
+    result = evaluation["splits"][split]
+    baselines = {name: splits.get(split) for name, splits in evaluation["baselines"].items()}
+    rows = [
+        [metric, _interval(result, metric), *(_mean(other, metric) for other in baselines.values())]
+        for metric in _shown(result["metrics"])
+    ]
+    title = (
+        f"{SPLIT_TITLES[split]}: {result['users']:,} users, {result['positives']:,} positives, "
+        f"{result['candidates']:,} candidates"
+    )
+    return table(title, ["metric", f"{evaluation['model']} (95 % interval)", *baselines], rows)
+
+
+def _segment_table(split: str, evaluation: Mapping[str, Any]) -> str:
+    k = _main_k(evaluation["splits"][split]["metrics"])
+    rows = []
+    for kind, segments in evaluation["segments"][split].items():
+        for name, segment in segments.items():
+            figures = [_interval(segment, f"{metric}@{k}") for metric in ("recall", "ndcg")]
+            rows.append([f"{kind}: {name}", f"{segment['users']:,}", f"{segment['positives']:,}", *figures])
+    columns = ["segment", "users", "positives", f"recall@{k}", f"ndcg@{k}"]
+    return table(f"{SPLIT_TITLES[split]}, by segment", columns, rows)
+
+
+def _shown(metrics: Mapping[str, Any]) -> list[str]:
+    """Recall and NDCG at every cut-off, the other metrics at one."""
+    k = _main_k(metrics)
+    cutoffs = _cutoffs(metrics)
+    names = [f"{metric}@{cutoff}" for metric in ("recall", "ndcg") for cutoff in cutoffs]
+    names += [f"{metric}@{k}" for metric in (*_ACCURACY[2:], *_LISTS)]
+    return [name for name in names if name in metrics]
+
+
+def _cutoffs(metrics: Mapping[str, Any]) -> Sequence[int]:
+    return sorted({int(match[1]) for name in metrics if (match := re.fullmatch(r"recall@(\d+)", name))})
+
+
+def _main_k(metrics: Mapping[str, Any]) -> int:
+    """20, the cut-off that papers report, where it was measured; else the largest."""
+    cutoffs = _cutoffs(metrics)
+    return 20 if 20 in cutoffs else cutoffs[-1]
+
+
+def _mean(result: Mapping[str, Any] | None, metric: str) -> str:
+    estimate = (result or {}).get("metrics", {}).get(metric)
+    return number(estimate["mean"] if estimate else None)
+
+
+def _interval(result: Mapping[str, Any] | None, metric: str) -> str:
+    estimate = (result or {}).get("metrics", {}).get(metric)
+    if not estimate or estimate["low"] is None:
+        return _mean(result, metric)
+    return f"{number(estimate['mean'])} [{number(estimate['low'])}, {number(estimate['high'])}]"
+
+
+def _why(changed: Sequence[str]) -> str:
+    return "nothing was there before" if list(changed) == ["new"] else f"changed: {', '.join(changed)}"

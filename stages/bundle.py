@@ -1,0 +1,145 @@
+"""The model bundle: weights, id maps, vectors and metrics in one folder that is complete or absent."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from scipy import sparse
+
+from ..features.errors import InputError
+from ..features.files import write_json
+from ..recsys.models.base import Vectors
+
+SCHEMA = 1
+_ROWS_PER_GROUP = 8192
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A trained recommender as read back: it needs neither the training data nor the model's code."""
+
+    config: dict[str, Any]  # model, dim, options, lineage, best epoch
+    user_ids: pl.Series
+    item_ids: pl.Series
+    vectors: Vectors
+
+
+def write_bundle(
+    folder: Path,
+    config: Mapping[str, Any],
+    metrics: Mapping[str, Any],
+    tensors: Mapping[str, Any],
+    ids: tuple[pl.Series, pl.Series],
+    vectors: Vectors,
+) -> None:
+    """Replace the bundle `folder` by a new one; a reader sees the old one or the new one."""
+    from safetensors.torch import save_file
+
+    fresh = folder.with_name(folder.name + ".new")
+    if fresh.exists():
+        shutil.rmtree(fresh)
+    fresh.mkdir(parents=True)
+    save_file(dict(tensors), fresh / "model.safetensors")
+    _write_vectors(fresh / "users.parquet", "user_id", ids[0], vectors.users)
+    _write_vectors(fresh / "items.parquet", "item_id", ids[1], vectors.items)
+    write_json(fresh / "metrics.json", metrics)
+    write_json(
+        fresh / "config.json", {"schema": SCHEMA, **config}
+    )  # last: a folder without it is not a bundle
+    replace_folder(fresh, folder)
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """The bundle in `folder`; FileNotFoundError where none is finished, InputError for a newer schema."""
+    recover_folder(folder)
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder}: no trained model here; run `mmrec train` first")
+    config = json.loads(path.read_text(encoding="utf-8"))
+    if config.get("schema") != SCHEMA:
+        raise InputError(f"{path}: schema {config.get('schema')}, this version reads {SCHEMA}; train again")
+    user_ids, users = _read_vectors(folder / "users.parquet", "user_id")
+    item_ids, items = _read_vectors(folder / "items.parquet", "item_id")
+    if sparse.issparse(items):
+        raise InputError(f"{folder / 'items.parquet'}: sparse item vectors; train again")
+    return Bundle(config, user_ids, item_ids, Vectors(users, np.asarray(items)))
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Put the finished folder `fresh` in the place of `folder`; `recover_folder` mends a kill in between."""
+    old = folder.with_name(folder.name + ".old")
+    if old.exists():
+        shutil.rmtree(old)
+    for file in fresh.iterdir():
+        _sync(file)
+    _sync(fresh)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    _sync(folder.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def recover_folder(folder: Path) -> None:
+    """After a kill between the two renames of `replace_folder`, put the previous folder back."""
+    old = folder.with_name(folder.name + ".old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _write_vectors(path: Path, key: str, ids: pl.Series, vectors: np.ndarray | sparse.csr_matrix) -> None:
+    """One row per id: `vector` (fixed-size list of float32), or `indices` and `values` for sparse rows."""
+    id_column = ids.to_arrow()
+    id_field = pa.field(key, id_column.type)
+    if isinstance(vectors, sparse.csr_matrix):
+        fields = [
+            id_field,
+            pa.field("indices", pa.list_(pa.int32())),
+            pa.field("values", pa.list_(pa.float32())),
+        ]
+        columns = [
+            pa.ListArray.from_arrays(vectors.indptr.astype(np.int32), values)
+            for values in (
+                pa.array(vectors.indices.astype(np.int32)),
+                pa.array(vectors.data.astype(np.float32)),
+            )
+        ]
+    else:
+        dim = vectors.shape[1]
+        fields = [id_field, pa.field("vector", pa.list_(pa.float32(), dim))]
+        flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
+        columns = [pa.FixedSizeListArray.from_arrays(flat, dim)]
+    schema = pa.schema(fields, metadata={"dim": str(np.shape(vectors)[1])})
+    table = pa.table([id_column, *columns], schema=schema)
+    pq.write_table(table, path, row_group_size=_ROWS_PER_GROUP, compression="zstd", use_dictionary=False)
+
+
+def _read_vectors(path: Path, key: str) -> tuple[pl.Series, np.ndarray | sparse.csr_matrix]:
+    table = pq.read_table(path).combine_chunks()
+    ids = pl.Series(key, table[key])
+    dim = int((table.schema.metadata or {})[b"dim"])
+    if "vector" in table.column_names:
+        flat = table["vector"].combine_chunks().flatten().to_numpy()
+        return ids, flat.reshape(len(ids), dim)
+    indices, values = (table[name].combine_chunks() for name in ("indices", "values"))
+    parts = (values.flatten().to_numpy(), indices.flatten().to_numpy(), indices.offsets.to_numpy())
+    return ids, sparse.csr_matrix(parts, shape=(len(ids), dim))

@@ -1,0 +1,84 @@
+"""What training and evaluation read: the split log, and the features of its items."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from ..features.config import CatalogConfig
+from ..features.errors import InputError
+from ..features.files import digest_json
+from ..features.store import FeatureStore
+from ..features.tables import read_table
+from ..recsys.config import InteractionsConfig
+from ..recsys.interactions import Dataset, prepare
+
+if TYPE_CHECKING:
+    from ..recsys.modalities import Modalities
+
+
+def open_store(folder: Path) -> FeatureStore | None:
+    """The feature store in `folder`, or None where nothing was extracted."""
+    return FeatureStore(folder) if (folder / "manifest.json").is_file() else None
+
+
+def load_dataset(
+    interactions: InteractionsConfig | None, catalog: CatalogConfig | None, store: FeatureStore | None
+) -> Dataset:
+    """The split log over the items of the feature store, else of the catalogue, else of the log."""
+    if interactions is None:
+        raise InputError("no [interactions] section in the config: name the log in interactions.path")
+    item_ids: pl.Series | None = None
+    if store is not None:
+        item_ids = store.item_ids
+    elif catalog is not None:
+        item_ids = read_table(catalog.items, [catalog.item_id])[catalog.item_id]
+    return prepare(read_table(interactions.path), item_ids, interactions)
+
+
+def digest_dataset(dataset: Dataset) -> str:
+    """A digest of ids and splits: equal digests train and evaluate alike, whatever file they came from."""
+    digest = hashlib.blake2b(digest_size=16)
+    for ids in (dataset.user_ids, dataset.item_ids):
+        digest.update(str(ids.dtype).encode())
+        digest.update(ids.cast(pl.String).str.join("\0").item().encode())
+    for name, pairs in dataset.splits.items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(pairs.user_idx).tobytes())
+        digest.update(np.ascontiguousarray(pairs.item_idx).tobytes())
+    return digest.hexdigest()
+
+
+def digest_store(store: FeatureStore | None) -> str:
+    """A digest of what the vectors mean and of every shard's content; "none" without a store."""
+    if store is None:
+        return "none"
+    return digest_json([store.manifest["space"], [shard["key"] for shard in store.manifest["shards"]]])
+
+
+def load_modalities(
+    store: FeatureStore | None, item_ids: pl.Series, views: Sequence[str] | None
+) -> Modalities:
+    """The chosen views (default: all) of the items, in the order of `item_ids`; empty without a store."""
+    import torch
+
+    from ..recsys.modalities import Modality
+
+    if store is None:
+        if views:
+            raise InputError(
+                f"train.views asks for {list(views)}, but there is no feature store; run mmrec extract"
+            )
+        return {}
+    modalities: dict[str, Modality] = {}
+    for view in views if views is not None else store.views:
+        values, present = store.read(view, item_ids)
+        matrix = torch.from_numpy(values.astype(np.float32))
+        mask = torch.from_numpy(np.ascontiguousarray(present))
+        modalities[view] = Modality(matrix.masked_fill_(~mask.unsqueeze(1), 0.0), mask)
+    return modalities

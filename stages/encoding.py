@@ -1,0 +1,187 @@
+"""One shard's items through the encoder: read and hash, decode in threads, encode in batches, pool."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+
+import numpy as np
+import polars as pl
+
+from ..features.catalog import Catalog
+from ..features.config import ExtractConfig
+from ..features.encoders.base import Encoder
+from ..features.files import digest_bytes, digest_json
+from ..features.images import ImageFailure, decode_image, load_image_bytes
+from ..features.shards import Failure
+from ..features.text import encode_texts
+from ..features.views import TextView, crop, image_view_boxes
+
+KEPT_BYTES = 256 * 2**20  # image bytes of one shard kept between hashing and decoding; the rest is read again
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Images = list[bytes | ImageFailure]  # what became of the references of one item
+Columns = Mapping[str, tuple[np.ndarray, np.ndarray]]  # view -> ((n, dim) float32, present (n,) bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Hashed:
+    """The items of one shard, their texts and a hash of all that they are made from."""
+
+    items: Catalog
+    texts: dict[str, list[str | None]]  # text view -> one rendered text per item
+    content_hashes: list[str]  # equal hashes mean equal vectors
+    kept: dict[int, Images]  # row -> its images, where they fitted into memory
+
+
+def hash_items(
+    items: Catalog,
+    views: Sequence[TextView],
+    foreign: Sequence[np.ndarray],
+    config: ExtractConfig,
+    pool: ThreadPoolExecutor,
+) -> Hashed:
+    """Render the texts and read the images of `items`; `foreign` are their rows of ready-made features."""
+    fields = items.fields.to_dicts() if views else []
+    texts = {view.name: [view.render(row) for row in fields] for view in views}
+    kept: dict[int, Images] = {}
+    hashes = []
+    room = KEPT_BYTES
+    read = _reader(items, config)
+    for row, images in enumerate(prefetched(pool, read, items.images)):
+        # A failure is hashed by its reason: an item whose missing picture turns up counts as changed.
+        parts = [image.reason if isinstance(image, ImageFailure) else digest_bytes(image) for image in images]
+        parts += [digest_bytes(matrix[row].tobytes()) for matrix in foreign]
+        hashes.append(digest_json([[column[row] for column in texts.values()], parts]))
+        size = sum(len(image) for image in images if isinstance(image, bytes))
+        if size <= room:
+            kept[row] = images
+            room -= size
+    return Hashed(items, texts, hashes, kept)
+
+
+def encode_text_views(
+    encoder: Encoder, hashed: Hashed, rows: Sequence[int], config: ExtractConfig, columns: Columns
+) -> dict[str, int]:
+    """Fill the `text.*` columns of `rows`; returns how many texts there were, how many were long or cut.
+
+    Texts that repeat, within a view or across views, are encoded once.
+    """
+    names = list(hashed.texts)
+    texts = [hashed.texts[name][row] for name in names for row in rows]
+    encoded = encode_texts(encoder, texts, config.long_text, config.batch_size)
+    for position, name in enumerate(names):
+        part = slice(position * len(rows), (position + 1) * len(rows))
+        values, present = columns[f"text.{name}"]
+        values[rows], present[rows] = encoded.vectors[part], encoded.present[part]
+    return encoded.stats
+
+
+def encode_image_views(
+    encoder: Encoder,
+    hashed: Hashed,
+    rows: Sequence[int],
+    config: ExtractConfig,
+    columns: Columns,
+    pool: ThreadPoolExecutor,
+) -> list[Failure]:
+    """Fill the `image.*` columns of `rows` with unit means over images and boxes; returns the failures."""
+    read = _reader(hashed.items, config)
+
+    def decode(row: int) -> tuple[dict[str, list[np.ndarray]], list[ImageFailure]]:
+        images = hashed.kept.get(row)
+        return _pixels(encoder, images if images is not None else read(hashed.items.images[row]), config)
+
+    failures: list[Failure] = []
+    batch: list[tuple[str, int, np.ndarray]] = []
+    for row, (pixels, failed) in zip(rows, prefetched(pool, decode, rows), strict=True):
+        item_id = hashed.items.item_ids[row]
+        failures += [Failure(item_id, "image", failure.reason, failure.message) for failure in failed]
+        batch += [(view, row, crop_pixels) for view, crops in pixels.items() for crop_pixels in crops]
+        while len(batch) >= config.batch_size:
+            _accumulate(encoder, batch[: config.batch_size], columns)
+            del batch[: config.batch_size]
+    _accumulate(encoder, batch, columns)
+    for view in config.image_views:
+        values, present = columns[f"image.{view}"]
+        filled = [row for row in rows if present[row]]
+        values[filled] /= np.linalg.norm(values[filled], axis=1, keepdims=True).clip(
+            min=np.finfo(np.float32).tiny
+        )
+    return failures
+
+
+def drop_not_finite(item_ids: pl.Series, rows: Sequence[int], columns: Columns) -> list[Failure]:
+    """Make vectors that are not finite absent, and say so: they would spoil every average they enter."""
+    failures = []
+    for view, (values, present) in columns.items():
+        for row in rows:
+            if present[row] and not np.isfinite(values[row]).all():
+                values[row], present[row] = 0, False
+                failures.append(
+                    Failure(item_ids[row], view, "not_finite", "the encoder returned NaN or infinity")
+                )
+    return failures
+
+
+def prefetched(
+    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int = 64
+) -> Iterator[Result]:
+    """`map(work, items)` in order, with at most `ahead` results waiting: memory stays bounded."""
+    source = iter(items)
+    waiting: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(source, ahead))
+    while waiting:
+        yield waiting.popleft().result()
+        waiting.extend(pool.submit(work, item) for item in islice(source, 1))
+
+
+def _reader(items: Catalog, config: ExtractConfig) -> Callable[[Sequence[str | bytes]], Images]:
+    def read(references: Sequence[str | bytes]) -> Images:
+        images: Images = []
+        for reference in references:
+            try:
+                images.append(load_image_bytes(reference, items.image_root, config.max_image_bytes))
+            except ImageFailure as failure:
+                images.append(failure)
+        return images
+
+    return read
+
+
+def _pixels(
+    encoder: Encoder, images: Images, config: ExtractConfig
+) -> tuple[dict[str, list[np.ndarray]], list[ImageFailure]]:
+    """Per view, the preprocessed crops of all readable images of one item; and why the others are not."""
+    pixels: dict[str, list[np.ndarray]] = {f"image.{view}": [] for view in config.image_views}
+    failed: list[ImageFailure] = []
+    for content in images:
+        if isinstance(content, ImageFailure):
+            failed.append(content)
+            continue
+        try:
+            image = decode_image(content, config.max_image_pixels, config.exif_rotate)
+        except ImageFailure as failure:
+            failed.append(failure)
+            continue
+        for view in config.image_views:
+            boxes = image_view_boxes(view, config.crops, image.size)
+            pixels[f"image.{view}"] += [encoder.preprocess(crop(image, box)) for box in boxes]
+        if config.image_pooling == "first":
+            break
+    return pixels, failed
+
+
+def _accumulate(encoder: Encoder, batch: Sequence[tuple[str, int, np.ndarray]], columns: Columns) -> None:
+    """Add the vectors of a batch of (view, row, pixels) to their rows."""
+    if not batch:
+        return
+    vectors = encoder.encode_images([pixels for _, _, pixels in batch])
+    for (view, row, _), vector in zip(batch, vectors, strict=True):
+        values, present = columns[view]
+        values[row] += vector
+        present[row] = True

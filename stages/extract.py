@@ -1,0 +1,247 @@
+"""Stage 1: catalogue to feature store. Encodes new and changed items only and resumes shard by shard."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from ..features.catalog import Catalog, read_catalog
+from ..features.config import CatalogConfig, ExtractConfig
+from ..features.encoders.fingerprint import encoder_fingerprint
+from ..features.errors import InputError, TooManyFailuresError
+from ..features.store import MANIFEST, FeatureStoreWriter, ShardRows, read_manifest
+from ..features.views import TextView, image_view_definition, text_views
+from .encoding import Columns, Hashed, drop_not_finite, encode_image_views, encode_text_views, hash_items
+from .progress import progress_bar
+
+if TYPE_CHECKING:
+    from ..features.encoders.base import Encoder
+
+CODE_VERSION = 1  # raise it when the same input and settings would give other vectors
+
+
+@dataclass(slots=True)
+class ExtractReport:
+    """What one extraction did; `up_to_date` when there was nothing to do."""
+
+    items: int
+    encoded: int = 0  # items that went through the encoder
+    reused: int = 0  # items taken over from the store as it was
+    failed: int = 0  # items with at least one failure
+    reasons: dict[str, int] = field(default_factory=dict)  # failures by reason
+    up_to_date: bool = False
+    seconds: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def extract(catalog: CatalogConfig | None, config: ExtractConfig, folder: Path) -> ExtractReport:
+    """Bring the feature store `folder` up to date with the catalogue; returns what was encoded and reused.
+
+    Raises InputError for unusable input and, after finishing the work, TooManyFailuresError past
+    `max_failures`.
+    """
+    started = time.perf_counter()
+    report = _Extraction.plan(catalog, config, folder).run()
+    report.seconds = time.perf_counter() - started
+    share = report.failed / report.items
+    if share > config.max_failures:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
+        raise TooManyFailuresError(
+            f"{report.failed} of {report.items} items failed ({share:.1%}, extract.max_failures allows "
+            f"{config.max_failures:.1%}): {reasons}. The store is complete but for them; they are listed in "
+            f"{folder / 'failures.parquet'}"
+        )
+    return report
+
+
+@dataclass(slots=True)
+class _Extraction:
+    """One extraction, planned: every input read and checked, nothing written yet."""
+
+    catalog: Catalog
+    views: Sequence[TextView]
+    foreign: Mapping[str, np.ndarray]  # view -> (n_items, d), memory-mapped
+    config: ExtractConfig
+    folder: Path
+    encodes: bool  # False: foreign features alone
+    _encoder: Encoder | None = None
+
+    @classmethod
+    def plan(cls, catalog_config: CatalogConfig | None, config: ExtractConfig, folder: Path) -> _Extraction:
+        foreign = {view: _open_foreign(view, Path(file)) for view, file in config.foreign.items()}
+        if catalog_config is None and not foreign:
+            raise InputError("nothing to extract: give a [catalog] section, or features in extract.foreign")
+        catalog = read_catalog(catalog_config) if catalog_config else _numbered_items(foreign)
+        for view, matrix in foreign.items():
+            if len(matrix) != len(catalog):
+                raise InputError(
+                    f"{config.foreign[view]}: {len(matrix)} rows for {len(catalog)} items; "
+                    "row i must hold the features of the i-th item"
+                )
+        views = text_views(config.text_views, catalog.fields.columns)
+        encodes = bool(views) or any(catalog.images)
+        if not encodes and not foreign:
+            raise InputError(
+                "nothing to extract: name the image column in catalog.image, or set extract.text_views"
+            )
+        return cls(catalog, views, foreign, config, folder, encodes)
+
+    @property
+    def encoder(self) -> Encoder:
+        """Loaded for the first item that needs it: a store that is up to date costs no model."""
+        if self._encoder is None:
+            from ..features.encoders.registry import load_encoder
+
+            config = self.config
+            self._encoder = load_encoder(config.encoder, config.precision, config.device)
+        return self._encoder
+
+    def run(self) -> ExtractReport:
+        writer = FeatureStoreWriter(self.folder, self.space())
+        report = ExtractReport(items=len(self.catalog))
+        reasons: Counter[str] = Counter()
+        rows = self.config.shard_rows
+        with (
+            ThreadPoolExecutor(self.config.workers) as pool,
+            progress_bar("extract", len(self.catalog)) as advance,
+        ):
+            for index, start in enumerate(range(0, len(self.catalog), rows)):
+                hashed = self._hash(start, pool)
+                failures = writer.finished(index, hashed.items.item_ids, hashed.content_hashes)
+                if failures is None:
+                    shard, encoded = self._encode(writer, hashed, start, pool)
+                    writer.write_shard(index, shard)
+                    report.encoded += encoded
+                    failures = shard.failures
+                report.failed += len({failure.item_id for failure in failures})
+                reasons.update(failure.reason for failure in failures)
+                advance(len(hashed.items))
+        report.reused = report.items - report.encoded
+        report.reasons = dict(reasons.most_common())
+        report.up_to_date = not writer.changed
+        if writer.changed:
+            writer.commit({"request": self._request()})
+        return report
+
+    def space(self) -> dict[str, Any]:
+        """What the vectors mean: all that decides on a vector and is not an item."""
+        config = self.config
+        space: dict[str, Any] = {"code": CODE_VERSION}
+        if self.encodes:
+            space |= {
+                "encoder": self._identity(),
+                "normalisation": "l2",
+                "image_views": {
+                    view: image_view_definition(view, config.crops) for view in self._image_views()
+                },
+                "image_pooling": config.image_pooling,
+                "exif_rotate": config.exif_rotate,
+                "image_limits": {"pixels": config.max_image_pixels, "bytes": config.max_image_bytes},
+                "text_views": {view.name: view.template for view in self.views},
+                "long_text": config.long_text,
+            }
+        if self.foreign:
+            space["foreign"] = {
+                view: {"origin": "unknown", "dim": matrix.shape[1]} for view, matrix in self.foreign.items()
+            }
+        return space
+
+    def _request(self) -> dict[str, str] | None:
+        if not self.encodes:
+            return None
+        return encoder_fingerprint(self.config.encoder, self.config.precision)
+
+    def _identity(self) -> dict[str, Any]:
+        """The encoder's identity; taken from the store when that was made with the same weights."""
+        if (self.folder / MANIFEST).is_file():
+            manifest = read_manifest(self.folder)
+            if manifest["stats"].get("request") == self._request():
+                return manifest["space"]["encoder"]
+        return self.encoder.identity
+
+    def _image_views(self) -> tuple[str, ...]:
+        return self.config.image_views if any(self.catalog.images) else ()
+
+    def _hash(self, start: int, pool: ThreadPoolExecutor) -> Hashed:
+        items = self.catalog.slice(start, start + self.config.shard_rows)
+        foreign = [matrix[start : start + len(items)] for matrix in self.foreign.values()]
+        return hash_items(items, self.views, foreign, self.config, pool)
+
+    def _encode(
+        self, writer: FeatureStoreWriter, hashed: Hashed, start: int, pool: ThreadPoolExecutor
+    ) -> tuple[ShardRows, int]:
+        """One shard's rows, taken over from the store where nothing changed; and how many were encoded."""
+        ids, n = hashed.items.item_ids, len(hashed.items)
+        existing = writer.existing_rows(ids, hashed.content_hashes)
+        todo = [row for row in range(n) if row not in existing.rows]
+        columns = {
+            view: (np.zeros((n, dim), np.float32), np.zeros(n, bool)) for view, dim in self._dims().items()
+        }
+        for view, (values, present) in columns.items():
+            existing.copy_into(view, values, present)
+        failures = list(existing.failures)
+        if self.encodes and todo:
+            if self.views:
+                encode_text_views(self.encoder, hashed, todo, self.config, columns)
+            if self._image_views():
+                failures += encode_image_views(self.encoder, hashed, todo, self.config, columns, pool)
+            failures += drop_not_finite(ids, todo, columns)
+        for view, matrix in self.foreign.items():
+            columns[view][0][:], columns[view][1][:] = matrix[start : start + n], True
+        rows = ShardRows(ids, hashed.content_hashes, columns, self._similarity(columns), failures)
+        return rows, len(todo)
+
+    def _dims(self) -> dict[str, int]:
+        """Views and their dimensions, in the order of the store's columns."""
+        dims = {}
+        if self.encodes:
+            width = self._identity()["dim"]
+            dims = {f"image.{view}": width for view in self._image_views()}
+            dims |= {f"text.{view.name}": width for view in self.views}
+        return dims | {view: matrix.shape[1] for view, matrix in self.foreign.items()}
+
+    def _similarity(self, columns: Columns) -> dict[str, np.ndarray]:
+        """Cosine of every text view with the item's image; NaN where either is missing."""
+        views = self._image_views()
+        if not views:
+            return {}
+        # The whole picture speaks for the item; without that view, the first one does.
+        image, has_image = columns["image.full" if "full" in views else f"image.{views[0]}"]
+        cosines = {}
+        for view in self.views:
+            text, has_text = columns[f"text.{view.name}"]
+            cosine = np.einsum("nd,nd->n", image, text).astype(np.float32)
+            cosines[view.name] = np.where(has_image & has_text, cosine, np.float32(np.nan))
+        return cosines
+
+
+def _open_foreign(view: str, path: Path) -> np.ndarray:
+    """The (n_items, d) matrix of ready-made features in `path`, memory-mapped."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file (extract.foreign.{view})")
+    try:
+        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise InputError(f"{path}: not a .npy matrix of numbers ({error})") from error
+    if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.floating):
+        raise InputError(
+            f"{path}: shape {matrix.shape} of {matrix.dtype}; expected (items, dimensions) of floats"
+        )
+    return matrix
+
+
+def _numbered_items(foreign: Mapping[str, np.ndarray]) -> Catalog:
+    """A catalogue for features without one: item ids are row numbers."""
+    n_items = len(next(iter(foreign.values())))
+    item_ids = pl.Series("item_id", np.arange(n_items, dtype=np.int64))
+    return Catalog(item_ids, pl.DataFrame(), [()] * n_items, None)

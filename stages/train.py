@@ -1,0 +1,150 @@
+"""Stage 2: features and interactions to a model bundle; resumes an interrupted run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..features.files import digest_json
+from ..features.store import FeatureStore
+from ..recsys.config import TrainConfig
+from ..recsys.evaluation import exact_search, hold_out, mean_accuracy
+from ..recsys.interactions import Dataset
+from ..recsys.models import model_class, validate_options
+from ..recsys.models.base import ClosedFormModel, Model, TrainingData, Vectors
+from ..recsys.ranking import resolve_device
+from ..recsys.training import fit
+from .bundle import recover_folder, write_bundle
+from .checkpoint import FileCheckpoint
+from .dataset import digest_dataset, digest_store, load_modalities
+from .lineage import changes, read_lineage
+from .progress import progress_bar
+
+CODE_VERSION = 1  # raise it when the same data and settings would give another model
+
+
+@dataclass(slots=True)
+class TrainReport:
+    """What one training did; `up_to_date` when the bundle was reused."""
+
+    model: str
+    up_to_date: bool = False
+    changed: list[str] = field(
+        default_factory=list
+    )  # why it was trained: components of the lineage, or "new"
+    epochs: int = 0
+    best_epoch: int = 0
+    validation: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def facts(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def train(dataset: Dataset, store: FeatureStore | None, config: TrainConfig, folder: Path) -> TrainReport:
+    """Train `config.model` and write the bundle `folder`, unless an equal one is there already.
+
+    Raises InputError for unusable input and DivergedError for a loss that is not finite.
+    """
+    recover_folder(folder)
+    lineage = _lineage(dataset, store, config)
+    changed = changes(read_lineage(folder / "config.json", "lineage"), lineage)
+    if not changed:
+        return TrainReport(config.model, up_to_date=True)
+    started = time.perf_counter()
+    data = training_data(dataset, store, config)
+    checkpoint = FileCheckpoint(folder.with_name(".training.safetensors"), digest_json(lineage))
+    report = TrainReport(config.model, changed=changed)
+    model, history = _fit(data, dataset, config, checkpoint, report)
+    report.seconds = time.perf_counter() - started
+    facts = {
+        "model": config.model,
+        "dim": config.dim,
+        "views": list(data.modalities),
+        "options": model.options.model_dump(mode="json"),
+        "train": config.model_dump(mode="json"),
+        "lineage": lineage,
+    }
+    metrics = {"best_epoch": report.best_epoch, "validation": report.validation, "history": history}
+    tensors = model.state_dict() if isinstance(model, torch.nn.Module) else {}
+    write_bundle(folder, facts, metrics, tensors, (dataset.user_ids, dataset.item_ids), model.vectors())
+    checkpoint.remove()
+    return report
+
+
+def training_data(dataset: Dataset, store: FeatureStore | None, config: TrainConfig) -> TrainingData:
+    """The training split and the features of its items, on the training device."""
+    pairs = dataset.splits["train"]
+    data = TrainingData(
+        dataset.n_users,
+        dataset.n_items,
+        torch.from_numpy(pairs.user_idx),
+        torch.from_numpy(pairs.item_idx),
+        load_modalities(store, dataset.item_ids, config.views),
+    )
+    return data.to(resolve_device(config.device))
+
+
+def build_model(name: str, data: TrainingData, config: TrainConfig) -> Model:
+    """The model `name` with its options from `[train.<name>]`, initial parameters drawn from the seed."""
+    torch.manual_seed(config.seed)
+    return model_class(name)(data, config.dim, validate_options(name, config.options(name)))
+
+
+def _fit(
+    data: TrainingData, dataset: Dataset, config: TrainConfig, checkpoint: FileCheckpoint, report: TrainReport
+) -> tuple[Model, list[dict[str, Any]]]:
+    """The fitted model and its history; fills in the epochs and the validation figures of `report`."""
+    model = build_model(config.model, data, config)
+    validate = _validator(dataset, config)
+    if isinstance(model, ClosedFormModel):
+        model.fit()
+        report.validation = validate(model.vectors())
+        return model, []
+    with progress_bar(f"train {config.model}", config.epochs) as advance:
+
+        def on_epoch(record: Mapping[str, Any]) -> None:
+            figure = record.get(config.metric)
+            advance(note=f"loss {record['loss']:.4f}" + (f", {config.metric} {figure:.4f}" if figure else ""))
+
+        result = fit(model.to(data.device), data, validate, config, checkpoint, on_epoch)
+    report.epochs, report.best_epoch, report.validation = (
+        result.epochs,
+        result.best_epoch,
+        result.best_metrics,
+    )
+    return model, result.history
+
+
+def _validator(dataset: Dataset, config: TrainConfig) -> Callable[[Vectors], dict[str, float]]:
+    """Recall, NDCG and the chosen metric on the validation split, all items ranked, training items masked."""
+    splits = dataset.splits
+    holdout = hold_out(splits["validation"], splits["train"], dataset.n_users, dataset.n_items)
+    shown = dict.fromkeys((config.metric, "recall@20", "ndcg@20"))
+    cutoffs = sorted({20, int(config.metric.partition("@")[2])})
+
+    def validate(vectors: Vectors) -> dict[str, float]:
+        search = exact_search(vectors.users, vectors.items, device=config.device)
+        means = mean_accuracy(search, holdout, cutoffs)
+        return {name: means[name] for name in shown}
+
+    return validate
+
+
+def _lineage(dataset: Dataset, store: FeatureStore | None, config: TrainConfig) -> dict[str, str]:
+    settings = config.model_dump(
+        mode="json", include=set(TrainConfig.model_fields) - {"device", "checkpoint_every"}
+    )
+    return {
+        "interactions": digest_dataset(dataset),
+        "features": digest_store(store),
+        "settings": digest_json(
+            [settings, validate_options(config.model, config.options()).model_dump(mode="json")]
+        ),
+        "code": f"train/{CODE_VERSION}",
+    }
