@@ -89,9 +89,7 @@ def _split(clean_log: CleanLog, config: InteractionsConfig) -> tuple[dict[str, P
 
 
 def _count_cold_users(splits: dict[str, Pairs]) -> int:
-    held_out = np.unique(
-        np.concatenate([pairs.user_idx for name, pairs in splits.items() if name != "train"])
-    )
+    held_out = np.unique(np.concatenate([pairs.users() for name, pairs in splits.items() if name != "train"]))
     return len(np.setdiff1d(held_out, splits["train"].users(), assume_unique=True))
 
 

@@ -24,7 +24,9 @@ class Pairs:
 
     def users(self) -> np.ndarray:
         """The distinct user_idx, ascending."""
-        return np.unique(self.user_idx)
+        first = np.ones(len(self), dtype=bool)
+        first[1:] = self.user_idx[1:] != self.user_idx[:-1]
+        return self.user_idx[first]
 
     def csr(self, n_users: int, n_items: int) -> sp.csr_matrix:
         """The (n_users, n_items) matrix of float32 ones with sorted indices."""
