@@ -1,8 +1,8 @@
 """Compare mmrec with golden numbers of the official implementations.
 
 `python tests/parity.py ROOT [--only GLOB]` prints one line per fixture with the largest deviation of its
-loss, gradients, scores, three optimiser steps and intermediate tensors. Exit 0 when all are within tolerance (what
-is not built yet does not count), 1 past tolerance, 2 for a ROOT without fixtures.
+loss, gradients, scores, three optimiser steps and intermediate tensors. Exit 0 when all are within tolerance
+(what is not built yet does not count), 1 past tolerance, 2 for a ROOT without fixtures.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ class FREEDOM(GradientModel):
         """Keep (1 - edge_dropout) of the edges, drawn without replacement with probabilities proportional to
         (d_u d_i)^-1/2: edges between popular nodes go first."""
         if self.options.edge_dropout:
-            n_kept = int(len(self.user_idx) * (1 - self.options.edge_dropout))
+            n_kept = round(len(self.user_idx) * (1 - self.options.edge_dropout))
             weights = edge_weights(self.user_idx, self.item_idx, self.n_users, self.n_items)
             # exponential races: the n smallest of Exp(1) / w are a draw without replacement
             arrival = torch.empty(len(weights), dtype=torch.float64, device=generator.device)
