@@ -162,7 +162,7 @@ def _check(
     values = users.data if sparse.issparse(users) else users
     if values.size and items.size:  # no product can exceed this bound; NaN fails the comparison as well
         bound = float(np.abs(values).max()) * float(np.abs(items).max()) * users.shape[1]
-        if not bound < np.finfo(np.float32).max:
+        if not bound < float(np.finfo(np.float32).max):
             raise DivergedError(
                 "user or item vectors hold NaN, infinite or overflowing values: the model has diverged; "
                 "train again with a lower learning rate"
