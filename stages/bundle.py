@@ -50,8 +50,9 @@ def write_bundle(
         shutil.rmtree(fresh)
     fresh.mkdir(parents=True)
     save_file(dict(tensors), fresh / "model.safetensors")
-    _write_vectors(fresh / "users.parquet", "user_id", ids[0], vectors.users)
-    _write_vectors(fresh / "items.parquet", "item_id", ids[1], vectors.items)
+    dim = vectors.items.shape[1]
+    _write_vectors(fresh / "users.parquet", "user_id", ids[0], vectors.users, dim)
+    _write_vectors(fresh / "items.parquet", "item_id", ids[1], vectors.items, dim)
     write_json(fresh / "metrics.json", metrics)
     write_json(
         fresh / "config.json", {"schema": SCHEMA, **config}
@@ -106,7 +107,9 @@ def _sync(path: Path) -> None:
         os.close(handle)
 
 
-def _write_vectors(path: Path, key: str, ids: pl.Series, vectors: np.ndarray | sparse.csr_matrix) -> None:
+def _write_vectors(
+    path: Path, key: str, ids: pl.Series, vectors: np.ndarray | sparse.csr_matrix, dim: int
+) -> None:
     """One row per id: `vector` (fixed-size list of float32), or `indices` and `values` for sparse rows."""
     id_column = ids.to_arrow()
     id_field = pa.field(key, id_column.type)
@@ -124,11 +127,10 @@ def _write_vectors(path: Path, key: str, ids: pl.Series, vectors: np.ndarray | s
             )
         ]
     else:
-        dim = vectors.shape[1]
         fields = [id_field, pa.field("vector", pa.list_(pa.float32(), dim))]
         flat = pa.array(np.ascontiguousarray(vectors, np.float32).reshape(-1))
         columns = [pa.FixedSizeListArray.from_arrays(flat, dim)]
-    schema = pa.schema(fields, metadata={"dim": str(np.shape(vectors)[1])})
+    schema = pa.schema(fields, metadata={"dim": str(dim)})
     table = pa.table([id_column, *columns], schema=schema)
     pq.write_table(table, path, row_group_size=_ROWS_PER_GROUP, compression="zstd", use_dictionary=False)
 
@@ -136,7 +138,7 @@ def _write_vectors(path: Path, key: str, ids: pl.Series, vectors: np.ndarray | s
 def _read_vectors(path: Path, key: str) -> tuple[pl.Series, np.ndarray | sparse.csr_matrix]:
     table = pq.read_table(path).combine_chunks()
     ids = pl.Series(key, table[key])
-    dim = int((table.schema.metadata or {})[b"dim"])
+    dim = int(dict(table.schema.metadata or {})[b"dim"])
     if "vector" in table.column_names:
         flat = table["vector"].combine_chunks().flatten().to_numpy()
         return ids, flat.reshape(len(ids), dim)
