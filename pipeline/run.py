@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from ..features.errors import InputError
 from ..features.files import atomic_path
+from ..features.store import FeatureStore
 from ..recsys.interactions import Dataset
-from ..stages.dataset import load_dataset, open_store
+from ..stages.dataset import load_dataset
 from ..stages.evaluate import EvaluateReport
 from ..stages.evaluate import evaluate as evaluate_stage
-from ..stages.extract import ExtractReport
+from ..stages.extract import ExtractReport, check_made_for
 from ..stages.extract import extract as extract_stage
 from ..stages.index import IndexReport, build
 from ..stages.train import TrainReport
@@ -29,8 +29,10 @@ def extract(config: Config) -> Outcome:
 def train(config: Config) -> Outcome:
     """Stage 2: the model bundle and its index, from the feature store as it is."""
     with locked(config.output):
+        store = _store(config)
+        dataset = load_dataset(config.interactions, store)
         _write_config(config)
-        report, index = _train(config, _dataset(config))
+        report, index = _train(config, store, dataset)
     facts = {"model": report.facts(), "index": index.facts()}
     return Outcome(facts, f"{train_text(report, config.output)}\n{index_text(index, config.output)}")
 
@@ -38,7 +40,7 @@ def train(config: Config) -> Outcome:
 def evaluate(config: Config) -> Outcome:
     """Metrics of the bundle in the run folder, through its index."""
     with locked(config.output):
-        report = _evaluate(config, _dataset(config))
+        report = _evaluate(config, load_dataset(config.interactions, _store(config)))
     return Outcome(report.evaluation, evaluation_text(report, config.output))
 
 
@@ -51,9 +53,10 @@ def run(config: Config) -> Outcome:
         lines.append(extract_text(features, config.features))
         facts["features"] = features.facts()
     with locked(config.output):
+        store = _store(config)
+        dataset = load_dataset(config.interactions, store)
         _write_config(config)
-        dataset = _dataset(config)
-        model, index = _train(config, dataset)
+        model, index = _train(config, store, dataset)
         evaluation = _evaluate(config, dataset)
     lines += [train_text(model, config.output), index_text(index, config.output)]
     lines.append(evaluation_text(evaluation, config.output))
@@ -68,14 +71,17 @@ def _extract(config: Config) -> ExtractReport:
     return report
 
 
-def _dataset(config: Config) -> Dataset:
-    if (config.catalog is not None or config.extract.foreign) and open_store(config.features) is None:
-        raise InputError(f"{config.features}: no feature store; run `mmrec extract` or `mmrec run` first")
-    return load_dataset(config.interactions, config.catalog, open_store(config.features))
+def _store(config: Config) -> FeatureStore | None:
+    """The feature store that the config asks for; None where it asks for none."""
+    if config.catalog is None and not config.extract.foreign:
+        return None
+    store = FeatureStore(config.features)
+    check_made_for(store, config.extract)
+    return store
 
 
-def _train(config: Config, dataset: Dataset) -> tuple[TrainReport, IndexReport]:
-    report = train_stage(dataset, open_store(config.features), config.train, config.output / "model")
+def _train(config: Config, store: FeatureStore | None, dataset: Dataset) -> tuple[TrainReport, IndexReport]:
+    report = train_stage(dataset, store, config.train, config.output / "model")
     index = build(config.output / "model", config.output / "index", config.index)
     return report, index
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import polars as pl
 
-from ..features.config import CatalogConfig
 from ..features.errors import InputError
 from ..features.files import digest_json
 from ..features.store import FeatureStore
@@ -22,23 +20,11 @@ if TYPE_CHECKING:
     from ..recsys.modalities import Modalities
 
 
-def open_store(folder: Path) -> FeatureStore | None:
-    """The feature store in `folder`, or None where nothing was extracted."""
-    return FeatureStore(folder) if (folder / "manifest.json").is_file() else None
-
-
-def load_dataset(
-    interactions: InteractionsConfig | None, catalog: CatalogConfig | None, store: FeatureStore | None
-) -> Dataset:
-    """The split log over the items of the feature store, else of the catalogue, else of the log."""
+def load_dataset(interactions: InteractionsConfig | None, store: FeatureStore | None) -> Dataset:
+    """The cleaned and split log over the items of the feature store, or over its own items without one."""
     if interactions is None:
         raise InputError("no [interactions] section in the config: name the log in interactions.path")
-    item_ids: pl.Series | None = None
-    if store is not None:
-        item_ids = store.item_ids
-    elif catalog is not None:
-        item_ids = read_table(catalog.items, [catalog.item_id])[catalog.item_id]
-    return prepare(read_table(interactions.path), item_ids, interactions)
+    return prepare(read_table(interactions.path), store.item_ids if store else None, interactions)
 
 
 def digest_dataset(dataset: Dataset) -> str:

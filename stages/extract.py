@@ -17,7 +17,7 @@ from ..features.catalog import Catalog, read_catalog
 from ..features.config import CatalogConfig, ExtractConfig
 from ..features.encoders.fingerprint import encoder_fingerprint
 from ..features.errors import InputError, TooManyFailuresError
-from ..features.store import MANIFEST, FeatureStoreWriter, ShardRows, read_manifest
+from ..features.store import MANIFEST, FeatureStore, FeatureStoreWriter, ShardRows, read_manifest
 from ..features.views import TextView, image_view_definition, text_views
 from .encoding import Columns, Hashed, drop_not_finite, encode_image_views, encode_text_views, hash_items
 from .progress import progress_bar
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..features.encoders.base import Encoder
 
 CODE_VERSION = 1  # raise it when the same input and settings would give other vectors
+_EFFORT = ("device", "batch_size", "shard_rows", "workers", "max_failures")  # how, not what
 
 
 @dataclass(slots=True)
@@ -64,6 +65,22 @@ def extract(catalog: CatalogConfig | None, config: ExtractConfig, folder: Path) 
     return report
 
 
+def check_made_for(store: FeatureStore, config: ExtractConfig) -> None:
+    """InputError when the store was extracted with other settings than `config` asks for."""
+    made, asked = store.manifest["stats"]["request"], _request(config)
+    differing = [key for key in asked if made.get(key) != asked[key]]
+    if differing:
+        what = ", ".join(f"{key} = {made.get(key)!r} (config: {asked[key]!r})" for key in differing)
+        raise InputError(f"{store.folder} was extracted with {what}; run `mmrec extract` first")
+
+
+def _request(config: ExtractConfig) -> dict[str, Any]:
+    """What a config asks of the vectors, JSON-able; known without loading the encoder."""
+    asked = config.model_dump(mode="json", exclude=set(_EFFORT))
+    asked["foreign"] = sorted(asked["foreign"])
+    return {**asked, "weights": encoder_fingerprint(config.encoder, config.precision)}
+
+
 @dataclass(slots=True)
 class _Extraction:
     """One extraction, planned: every input read and checked, nothing written yet."""
@@ -92,7 +109,8 @@ class _Extraction:
         encodes = bool(views) or any(catalog.images)
         if not encodes and not foreign:
             raise InputError(
-                "nothing to extract: name the image column in catalog.image, or set extract.text_views"
+                "nothing to extract: name the image column in catalog.image, set extract.text_views, "
+                "or leave [catalog] out"
             )
         return cls(catalog, views, foreign, config, folder, encodes)
 
@@ -130,7 +148,7 @@ class _Extraction:
         report.reasons = dict(reasons.most_common())
         report.up_to_date = not writer.changed
         if writer.changed:
-            writer.commit({"request": self._request()})
+            writer.commit({"request": _request(self.config)})
         return report
 
     def space(self) -> dict[str, Any]:
@@ -156,17 +174,13 @@ class _Extraction:
             }
         return space
 
-    def _request(self) -> dict[str, str] | None:
-        if not self.encodes:
-            return None
-        return encoder_fingerprint(self.config.encoder, self.config.precision)
-
     def _identity(self) -> dict[str, Any]:
         """The encoder's identity; taken from the store when that was made with the same weights."""
         if (self.folder / MANIFEST).is_file():
             manifest = read_manifest(self.folder)
-            if manifest["stats"].get("request") == self._request():
-                return manifest["space"]["encoder"]
+            known = manifest["space"].get("encoder")
+            if known and manifest["stats"]["request"]["weights"] == _request(self.config)["weights"]:
+                return known
         return self.encoder.identity
 
     def _image_views(self) -> tuple[str, ...]:
