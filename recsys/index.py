@@ -224,8 +224,7 @@ def _finish(
     values, columns = top_k(torch.from_numpy(kept_scores), min(k, items.shape[1]))
     best = values.numpy()
     ranked = np.where(best > -np.inf, np.take_along_axis(items, columns.numpy(), axis=1), -1)
-    short = (ranked >= 0).sum(axis=1) < k
-    return ranked, best, ~complete & (short | (best[:, -1] <= last))
+    return ranked, best, ~complete & (best[:, -1] <= last)  # -inf where the list is short
 
 
 def _is_seen(items: np.ndarray, exclude: Csr, n_items: int) -> np.ndarray:

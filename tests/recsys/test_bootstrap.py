@@ -22,9 +22,10 @@ def test_ratios_are_of_sums() -> None:
     ratios = {
         "pooled": (np.array([1.0, 0.0]), np.array([1.0, 3.0])),
         "mean": mean_over_users(np.array([1.0, 0.0])),
+        "two": mean_over_users(np.array([2.0, 2.0])),
     }
     found = estimate(ratios, 200, seed=0)
-    assert (found["pooled"].mean, found["mean"].mean) == (0.25, 0.5)
+    assert (found["pooled"].mean, found["mean"].mean, found["two"]) == (0.25, 0.5, Estimate(2, 2, 2))
     assert (found["pooled"].low, found["pooled"].high) == (0, 1)  # both draws the one or the other user
 
 

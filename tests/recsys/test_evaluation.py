@@ -68,6 +68,7 @@ def test_the_worked_example() -> None:
     profile = (np.mean([5, 2, 1]) + np.mean([5, 4])) / 2
     assert means["popularity_lift@5"] == pytest.approx((0.9 - profile) / profile)
     assert result.per_user["epc@5"] == pytest.approx([1 - 1 / 5, 1 - 0.8 / 5])
+    assert result.per_user["aplt@5"].tolist() == [0.8, 0.8]  # a, d and b come before 80 % are covered
     bits = -np.log2((np.array([4, 1, 0, 0, 0]) + 1) / 6)
     assert result.per_user["novelty@5"][0] == pytest.approx(bits.mean())
     assert means["inter_user_diversity@5"] == pytest.approx(1 - 3 / 5)  # c, x, y are shared
@@ -203,6 +204,12 @@ def test_activity_segments_part_the_users() -> None:
     low, high = map(int, name.split("(")[1].rstrip(")").split("-"))
     members = (activity >= low) & (activity <= high)
     assert part.metrics["hit@5"].mean == pytest.approx(result.per_user["hit@5"][members].mean())
+
+
+def test_activity_segments_are_thirds() -> None:
+    train = pairs(*[(user, item) for user in range(6) for item in range(user + 1)])
+    result = judged(fixed(*[[8, 9]] * 6), pairs(*[(user, 9) for user in range(6)]), train, k=(1,))
+    assert list(result.segments["activity"]) == ["low (1-2)", "mid (3-4)", "high (5-6)"]
 
 
 def test_equally_active_users_stay_together() -> None:

@@ -171,6 +171,7 @@ def test_popularity_bins_by_covered_interactions() -> None:
     popularity = np.array([2, 4, 4, 4, 4, 1, 1, 0])
     assert metrics.popularity_bins(popularity).tolist() == [2, 0, 0, 0, 0, 2, 2, 3]
     assert metrics.popularity_bins(np.array([10, 5, 3, 1, 1])).tolist() == [0, 1, 1, 2, 2]
+    assert metrics.popularity_bins(np.array([2] + 8 * [1])).tolist() == [0] + 8 * [1]  # 20 % are before
     assert metrics.popularity_bins(np.array([3, 3, 3])).tolist() == [0, 0, 0]
     assert metrics.popularity_bins(np.zeros(2, dtype=np.int64)).tolist() == [3, 3]
 
