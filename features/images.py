@@ -149,10 +149,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 def _from_16_bit(image: Image.Image) -> Image.Image:
     """Grey 0..65535 as RGB 0..255: Pillow's own conversion would turn everything past 255 white."""
-    grey = np.asarray(image, dtype=np.int64)
+    grey = np.asarray(image)
     if grey.min() < 0 or grey.max() > 65535:
         raise ImageFailure("unreadable", "32-bit pixels have no defined range; save 8 or 16 bits")
-    scaled = ((grey * 255 + 32767) // 65535).astype(np.uint8)
+    scaled = ((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
     transparent = image.info.get("transparency")  # PNG's tRNS: one grey value that is see-through
     if isinstance(transparent, int):
         scaled[grey == transparent] = 255

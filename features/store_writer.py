@@ -100,10 +100,20 @@ class FeatureStoreWriter:
         self._record(index, file, rows.item_ids, info)
 
     def commit(self, stats: dict[str, Any]) -> dict[str, Any]:
-        """Make shards 0..n-1 the live store: ledger first, manifest last, then remove what it left behind."""
+        """Make shards 0..n-1 the live store: ledger first, manifest last, then remove what it left behind.
+
+        Returns the manifest; a store that would not change keeps the one it has.
+        """
         shards = self._ordered()
         if sorted(self._done) != list(range(len(shards))) or not shards:
             raise ValueError(f"shards {sorted(self._done)} are not 0 to n - 1")
+        manifest = self._live if self._live and not self.changed else self._write_manifest(shards, stats)
+        self._remove_unreferenced(manifest)
+        return manifest
+
+    def _write_manifest(
+        self, shards: list[tuple[dict[str, Any], ShardInfo]], stats: dict[str, Any]
+    ) -> dict[str, Any]:
         infos = [info for _, info in shards]
         if any(info.dims != infos[0].dims or info.similarity != infos[0].similarity for info in infos):
             raise ValueError("shards of one space differ in their views")
@@ -124,7 +134,6 @@ class FeatureStoreWriter:
             "libraries": _library_versions(),
         }
         write_json(self.folder / MANIFEST, manifest)
-        self._remove_unreferenced(manifest)
         return manifest
 
     def _ordered(self) -> list[tuple[dict[str, Any], ShardInfo]]:

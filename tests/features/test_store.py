@@ -1,0 +1,337 @@
+import logging
+import os
+import resource
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mmrec.features.errors import InputError
+from mmrec.features.store import Failure, FeatureStore, FeatureStoreWriter, ShardRows, read_manifest
+
+SPACE = {"encoder": {"name": "fake", "dim": 3}, "views": ["image.full", "text.title"]}
+Item = tuple[int | str, str]  # item id, content hash; the vectors below are made from both
+
+
+def vector(item: Item, view: str) -> np.ndarray:
+    seed = int.from_bytes(f"{item}{view}".encode(), "little") % 2**32
+    return np.random.default_rng(seed).standard_normal(3).astype(np.float16)
+
+
+def has_image(item: Item) -> bool:
+    return not item[1].startswith("broken")
+
+
+def shard_of(items: list[Item]) -> ShardRows:
+    """Every item has a title; those with a hash "broken..." have no image, and a failure."""
+    present = np.array([has_image(item) for item in items])
+    images = np.array([vector(item, "image") for item in items]) * present[:, None]
+    return ShardRows(
+        item_ids=pl.Series("item_id", [item_id for item_id, _ in items]),
+        content_hashes=[content_hash for _, content_hash in items],
+        vectors={
+            "image.full": (images, present),
+            "text.title": (np.array([vector(item, "title") for item in items]), np.ones(len(items), bool)),
+        },
+        similarity={"title": np.where(present, np.float32(0.25), np.nan)},
+        failures=[Failure(item[0], "image.full", "missing", "gone") for item in items if not has_image(item)],
+    )
+
+
+def write(folder: Path, shards: list[list[Item]], space: dict[str, object] = SPACE) -> bool:
+    """What the extraction does: skip what is finished, take over what is known, compute the rest.
+
+    Returns whether the store changed.
+    """
+    writer = FeatureStoreWriter(folder, space)
+    for index, items in enumerate(shards):
+        rows = shard_of(items)
+        if writer.finished(index, rows.item_ids, rows.content_hashes) is None:
+            existing = writer.existing_rows(rows.item_ids, rows.content_hashes)
+            for view, (values, present) in rows.vectors.items():
+                existing.copy_into(view, values, present)
+            writer.write_shard(index, rows)
+    changed = writer.changed
+    writer.commit({"texts": 3})
+    return changed
+
+
+def assert_holds(store: FeatureStore, items: list[Item]) -> None:
+    assert store.item_ids.to_list() == [item_id for item_id, _ in items]
+    images, has = store.read("image.full")
+    assert has.tolist() == [has_image(item) for item in items]
+    expected = np.array([vector(item, "image") if has_image(item) else np.zeros(3) for item in items])
+    assert (images == expected).all()
+    titles, has = store.read("text.title")
+    assert has.all() and (titles == np.array([vector(item, "title") for item in items])).all()
+    assert store.failures()["item_id"].to_list() == [item[0] for item in items if not has_image(item)]
+
+
+OLD: list[list[Item]] = [[(1, "a"), (2, "broken"), (3, "c")], [(4, "d"), (5, "e")]]
+NEW: list[list[Item]] = [[(1, "a"), (2, "b"), (3, "c")], [(4, "d"), (5, "e")], [(6, "f"), (7, "broken")]]
+
+
+def flat(shards: list[list[Item]]) -> list[Item]:
+    return [item for shard in shards for item in shard]
+
+
+def test_a_store_gives_back_what_was_written(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    store = FeatureStore(tmp_path)
+    assert_holds(store, flat(OLD))
+    assert (len(store), store.views, store.dim("image.full")) == (5, ["image.full", "text.title"], 3)
+    np.testing.assert_array_equal(store.similarity("title"), np.float32([0.25, np.nan, 0.25, 0.25, 0.25]))
+    assert store.failures().rows() == [(2, "image.full", "missing", "gone")]
+    store.verify()
+    manifest = store.manifest
+    assert manifest["space"] == SPACE and manifest["stats"] == {"texts": 3} and manifest["failed_items"] == 1
+    assert manifest["views"]["image.full"] == {"dim": 3, "present": 4}
+    assert [shard["file"] for shard in manifest["shards"]] == ["part-00000.parquet", "part-00001.parquet"]
+
+
+def test_polars_reads_the_shards(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    table = pl.read_parquet(tmp_path / "part-*.parquet")
+    assert table.columns == ["item_id", "content_hash", "image.full", "text.title", "similarity.title"]
+    assert table["image.full"].is_null().to_list() == [False, True, False, False, False]
+    assert table["image.full"].dtype == pl.Array(pl.Float16, 3)
+    assert table["similarity.title"].null_count() == 1
+
+
+@pytest.mark.parametrize("as_id", [int, str])
+def test_rows_come_in_the_order_asked_for(tmp_path: Path, as_id: type) -> None:
+    items: list[Item] = [(as_id(item_id), content) for item_id, content in flat(OLD)]
+    write(tmp_path, [items[:3], items[3:]])
+    store = FeatureStore(tmp_path)
+    values, present = store.read("image.full", pl.Series([as_id(4), as_id(2), as_id(4)]))
+    assert values.flags.c_contiguous and values.dtype == np.float16
+    assert present.tolist() == [True, False, True]
+    expected = vector((as_id(4), "d"), "image")
+    assert (values == np.array([expected, np.zeros(3), expected])).all()
+    assert np.isnan(store.similarity("title", pl.Series([as_id(2)]))).all()
+
+
+def test_missing_items_views_and_wrong_id_types_are_named(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    store = FeatureStore(tmp_path)
+    with pytest.raises(InputError, match=r"2 of 3 items have no feature row \(first: 8, 9\)"):
+        store.read("image.full", pl.Series([8, 1, 9]))
+    with pytest.raises(InputError, match=r"no view 'text.titel' \(did you mean 'text.title'\?\)"):
+        store.read("text.titel")
+    with pytest.raises(InputError, match="no similarity for text view 'text'"):
+        store.similarity("text")
+    with pytest.raises(InputError, match="ids of type Int64, asked for String"):
+        store.read("image.full", pl.Series(["1"]))
+
+
+def test_a_second_run_changes_nothing(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert not write(tmp_path, OLD)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+
+
+def test_unchanged_rows_are_taken_over_with_their_failures(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    writer = FeatureStoreWriter(tmp_path, SPACE)
+    existing = writer.existing_rows(pl.Series([9, 5, 2, 1]), ["x", "e", "broken", "changed"])
+    assert sorted(existing.rows) == [1, 2]
+    assert existing.failures == [Failure(2, "image.full", "missing", "gone")]
+    values, present = np.full((4, 3), 7, np.float32), np.zeros(4, bool)
+    existing.copy_into("image.full", values, present)
+    assert present.tolist() == [False, True, False, False]
+    assert (values[1] == vector((5, "e"), "image")).all() and (values[[0, 3]] == 7).all()
+    assert not writer.existing_rows(pl.Series(["5"]), ["e"]).rows  # another id type is another item
+
+
+def test_rows_of_another_space_are_not_taken_over(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    other = {**SPACE, "encoder": {"name": "other", "dim": 3}}
+    writer = FeatureStoreWriter(tmp_path, other)
+    rows = shard_of(OLD[0])
+    assert writer.finished(0, rows.item_ids, rows.content_hashes) is None
+    assert not writer.existing_rows(rows.item_ids, rows.content_hashes).rows
+    writer.write_shard(0, rows)
+    assert_holds(FeatureStore(tmp_path), flat(OLD))  # the old store lives until the commit
+    writer.commit({})
+    assert read_manifest(tmp_path)["space"] == other
+
+
+def test_a_shrunken_catalogue_loses_its_last_shards(tmp_path: Path) -> None:
+    write(tmp_path, NEW)
+    write(tmp_path, NEW[:2])
+    assert_holds(FeatureStore(tmp_path), flat(NEW[:2]))
+    assert not (tmp_path / "part-00002.parquet").exists()
+
+
+@pytest.mark.parametrize("start", [[], OLD])
+def test_a_kill_at_any_instant_leaves_the_old_state_or_the_new_and_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: list[list[Item]]
+) -> None:
+    """Copies the folder before every sync, rename and removal: what SIGKILL would leave there."""
+    folder = tmp_path / "store"
+    if start:
+        write(folder, start)
+    snapshots: list[Path] = []
+
+    def before(call: Callable[..., object]) -> Callable[..., object]:
+        def snapshot_and_call(*args: object, **kwargs: object) -> object:
+            snapshots.append(tmp_path / f"{len(snapshots)}")
+            shutil.copytree(folder, snapshots[-1])
+            return call(*args, **kwargs)
+
+        return snapshot_and_call
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", before(os.fsync))
+        patch.setattr(Path, "replace", before(Path.replace))
+        patch.setattr(Path, "unlink", before(Path.unlink))
+        write(folder, NEW)
+    assert len(snapshots) > 10
+    for snapshot in snapshots:
+        if (snapshot / "manifest.json").exists():
+            store = FeatureStore(snapshot)
+            assert_holds(store, flat(NEW if store.manifest["rows"] == 7 else OLD))
+        else:
+            assert not start
+        write(snapshot, NEW)
+        resumed = FeatureStore(snapshot)
+        assert_holds(resumed, flat(NEW))
+        resumed.verify()
+        manifest = resumed.manifest
+        assert {path.name for path in snapshot.iterdir() if path.name != ".cache"} == {
+            "manifest.json",
+            manifest["failures"],
+            *(shard["file"] for shard in manifest["shards"]),
+        }
+
+
+def test_resuming_computes_no_finished_shard_again(tmp_path: Path) -> None:
+    first = FeatureStoreWriter(tmp_path, SPACE)
+    first.write_shard(0, shard_of(NEW[0]))
+    first.write_shard(1, shard_of(NEW[1]))
+    second = FeatureStoreWriter(tmp_path, SPACE)  # the first was killed
+    finished = [
+        second.finished(index, rows.item_ids, rows.content_hashes)
+        for index, rows in enumerate(map(shard_of, NEW))
+    ]
+    assert finished == [[], [], None]
+    with pytest.raises(FileNotFoundError, match="no feature store here"):
+        FeatureStore(tmp_path)
+
+
+@contextmanager
+def disk_of(size: int) -> Iterator[None]:
+    """No file may grow past `size` bytes: writes fail in Python and in Arrow as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    before = sorted(tmp_path.iterdir())
+    writer = FeatureStoreWriter(tmp_path, SPACE)
+    with pytest.raises(OSError), disk_of(200):
+        writer.write_shard(0, shard_of(NEW[0]))
+    assert sorted(tmp_path.iterdir()) == before
+    assert_holds(FeatureStore(tmp_path), flat(OLD))
+
+
+def test_a_view_is_read_into_memory_where_no_copy_can_be_written(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, OLD)
+    with disk_of(100), caplog.at_level(logging.WARNING):
+        assert_holds(FeatureStore(tmp_path), flat(OLD))
+    assert "reading it into memory" in caplog.text
+    assert list((tmp_path / ".cache").iterdir()) == []
+
+
+def test_views_are_copied_once_and_old_copies_go(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    FeatureStore(tmp_path).read("image.full")
+    first = {path.name for path in (tmp_path / ".cache").iterdir()}
+    assert len(first) == 2  # vectors and mask
+    again, _ = FeatureStore(tmp_path).read("image.full")
+    assert isinstance(again, np.memmap) and not again.flags.writeable
+    write(tmp_path, NEW)
+    assert not first & {path.name for path in (tmp_path / ".cache").iterdir()}
+    assert_holds(FeatureStore(tmp_path), flat(NEW))
+
+
+def flip_byte(path: Path, position: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_a_damaged_shard_is_named_in_one_line_and_computed_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write(tmp_path, OLD)
+    shard = tmp_path / "part-00001.parquet"
+    content = shard.read_bytes()
+    flip_byte(shard, content.index(vector((5, "e"), "image").tobytes()))
+    store = FeatureStore(tmp_path)
+    for check in (store.verify, lambda: store.read("image.full")):
+        with pytest.raises(InputError, match=r"part-00001.parquet: damaged shard") as caught:
+            check()
+        assert "\n" not in str(caught.value) and "mmrec extract" in str(caught.value)
+    with caplog.at_level(logging.WARNING):
+        write(tmp_path, OLD)
+    assert "part-00001.parquet is missing or damaged" in caplog.text
+    assert_holds(FeatureStore(tmp_path), flat(OLD))
+
+
+def test_damaged_ids_are_noticed_even_beside_a_good_copy(tmp_path: Path) -> None:
+    write(tmp_path, [[("first item", "a"), ("second item", "b")]])
+    FeatureStore(tmp_path).read("image.full")
+    shard = tmp_path / "part-00000.parquet"
+    flip_byte(shard, shard.read_bytes().index(b"second item") + 1)
+    with pytest.raises(InputError, match="damaged shard"):
+        _ = FeatureStore(tmp_path).item_ids
+
+
+def test_a_missing_shard_is_named_and_computed_again(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    (tmp_path / "part-00000.parquet").unlink()
+    with pytest.raises(InputError, match=r"part-00000.parquet: damaged shard \(the file is gone\)"):
+        FeatureStore(tmp_path)
+    write(tmp_path, OLD)
+    assert_holds(FeatureStore(tmp_path), flat(OLD))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("{", "not valid JSON"), ('{"schema": 2}', "schema 2, expected 1"), ("[]", "schema None")],
+)
+def test_a_manifest_that_is_not_ours_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(InputError, match=message):
+        FeatureStore(tmp_path)
+
+
+@pytest.mark.parametrize("bad", [np.nan, 1e6])
+def test_vectors_that_float16_cannot_hold_are_refused(tmp_path: Path, bad: float) -> None:
+    rows = shard_of(OLD[0])
+    values = rows.vectors["image.full"][0].astype(np.float32)
+    values[2, 1] = bad
+    rows.vectors["image.full"] = values, rows.vectors["image.full"][1]
+    with pytest.raises(InputError, match=r"image.full: 1 vectors .* \(first: item 3\)"):
+        FeatureStoreWriter(tmp_path, SPACE).write_shard(0, rows)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_commit_with_a_gap_is_an_error(tmp_path: Path) -> None:
+    writer = FeatureStoreWriter(tmp_path, SPACE)
+    writer.write_shard(1, shard_of(OLD[1]))
+    with pytest.raises(ValueError, match="not 0 to n - 1"):
+        writer.commit({})
