@@ -10,13 +10,6 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-SPLIT_TITLES = {
-    "validation": "validation",
-    "test": "test",
-    "validation_cold": "validation, cold items",
-    "test_cold": "test, cold items",
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Outcome:

@@ -16,10 +16,10 @@ from .outcome import counts, number, seconds, table
 SPLIT_TITLES = {
     "validation": "validation",
     "test": "test",
-    "validation_cold": "validation, cold items against all items",
-    "validation_among_cold": "validation, cold items among themselves",
-    "test_cold": "test, cold items against all items",
-    "test_among_cold": "test, cold items among themselves",
+    "validation_cold": "validation: cold items against all",
+    "validation_among_cold": "validation: cold items among themselves",
+    "test_cold": "test: cold items against all",
+    "test_among_cold": "test: cold items among themselves",
 }
 _ACCURACY = ("recall", "ndcg", "precision", "map", "mrr", "hit")
 _LISTS = ("coverage", "novelty", "gini", "arp")
@@ -63,12 +63,16 @@ def evaluation_text(report: EvaluateReport, output: Path) -> str:
     parts = [
         f"evaluation: {'up to date, reused' if report.up_to_date else done} ({output / 'evaluation.json'})"
     ]
-    for split, result in evaluation["splits"].items():
-        if result["metrics"]:
-            parts.append(evaluation_table(split, evaluation))
-    if "test" in evaluation["segments"]:
-        parts.append(_segment_table("test", evaluation))
+    parts += [evaluation_tables(evaluation)]
     return "\n\n".join(parts)
+
+
+def evaluation_tables(evaluation: Mapping[str, Any]) -> str:
+    """Every split in two figures, all figures of the test split, and its segments."""
+    tables = [_overview(evaluation)]
+    if evaluation["splits"].get("test", {}).get("metrics"):
+        tables += [_split_table("test", evaluation), _segment_table("test", evaluation)]
+    return "\n\n".join(tables)
 
 
 def comparison_text(title: str, evaluations: Mapping[str, Mapping[str, Any]], k: int) -> str:
@@ -86,18 +90,33 @@ def comparison_text(title: str, evaluations: Mapping[str, Mapping[str, Any]], k:
     return table(title, ["model", *columns], rows)
 
 
-def evaluation_table(split: str, evaluation: Mapping[str, Any]) -> str:
+def _overview(evaluation: Mapping[str, Any]) -> str:
+    measured = {split: result for split, result in evaluation["splits"].items() if result["metrics"]}
+    if not measured:
+        return "no split has a user to evaluate"
+    k = _main_k(next(iter(measured.values()))["metrics"])
+    columns = ["split", "users", "candidates"]
+    columns += [f"{evaluation['model']} {metric}@{k}" for metric in ("recall", "ndcg")]
+    columns += [f"{name} recall@{k}" for name in evaluation["baselines"]]
+    rows = []
+    for split, result in measured.items():
+        row = [SPLIT_TITLES[split], f"{result['users']:,}", f"{result['candidates']:,}"]
+        row += [_interval(result, f"{metric}@{k}") for metric in ("recall", "ndcg")]
+        row += [_mean(splits.get(split), f"recall@{k}") for splits in evaluation["baselines"].values()]
+        rows.append(row)
+    return table("evaluation (95 % intervals)", columns, rows)
+
+
+def _split_table(split: str, evaluation: Mapping[str, Any]) -> str:
     result = evaluation["splits"][split]
     baselines = {name: splits.get(split) for name, splits in evaluation["baselines"].items()}
     rows = [
         [metric, _interval(result, metric), *(_mean(other, metric) for other in baselines.values())]
         for metric in _shown(result["metrics"])
     ]
-    title = (
-        f"{SPLIT_TITLES[split]}: {result['users']:,} users, {result['positives']:,} positives, "
-        f"{result['candidates']:,} candidates"
+    return table(
+        f"{SPLIT_TITLES[split]} split", ["metric", f"{evaluation['model']} (95 % interval)", *baselines], rows
     )
-    return table(title, ["metric", f"{evaluation['model']} (95 % interval)", *baselines], rows)
 
 
 def _segment_table(split: str, evaluation: Mapping[str, Any]) -> str:
@@ -108,7 +127,7 @@ def _segment_table(split: str, evaluation: Mapping[str, Any]) -> str:
             figures = [_interval(segment, f"{metric}@{k}") for metric in ("recall", "ndcg")]
             rows.append([f"{kind}: {name}", f"{segment['users']:,}", f"{segment['positives']:,}", *figures])
     columns = ["segment", "users", "positives", f"recall@{k}", f"ndcg@{k}"]
-    return table(f"{SPLIT_TITLES[split]}, by segment", columns, rows)
+    return table(f"{SPLIT_TITLES[split]} split by segment", columns, rows)
 
 
 def _shown(metrics: Mapping[str, Any]) -> list[str]:
