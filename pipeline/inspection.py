@@ -9,7 +9,7 @@ from typing import Any
 from ..features.errors import InputError
 from ..features.store import FeatureStore
 from .outcome import Outcome, table
-from .summary import evaluation_table
+from .summary import evaluation_tables
 
 _MANIFEST, _MODEL, _INDEX, _EVALUATION = "manifest.json", "config.json", "index.json", "evaluation.json"
 
@@ -29,7 +29,7 @@ def inspect(folder: Path, verify: bool = False) -> Outcome:
     for name, file, describe in (
         ("model", folder / "model" / _MODEL, _model),
         ("index", folder / "index" / _INDEX, _index),
-        ("evaluation", folder / _EVALUATION, _evaluation),
+        ("evaluation", folder / _EVALUATION, evaluation_tables),
     ):
         if file.is_file():
             facts[name] = _read(file)
@@ -72,11 +72,3 @@ def _model(config: dict[str, Any]) -> str:
 def _index(facts: dict[str, Any]) -> str:
     figures = ", ".join(f"{name} {value}" for name, value in facts["measured"].items())
     return f"index: {facts['kind']}; {figures}"
-
-
-def _evaluation(evaluation: dict[str, Any]) -> str:
-    return (
-        evaluation_table("test", evaluation)
-        if "test" in evaluation["splits"]
-        else "evaluation: no test split"
-    )
