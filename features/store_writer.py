@@ -16,6 +16,7 @@ import polars as pl
 from .files import atomic_path, digest_json, file_sha256, remove_stale_temporaries, write_json
 from .shards import Failure, ShardInfo, ShardRows, read_shard_info, shard_key, write_shard_file
 from .store_reader import CACHE, MANIFEST, SCHEMA, FeatureStore, is_intact, read_manifest
+from .tables import write_parquet
 from .vector_cache import remove_outdated
 
 log = logging.getLogger(__name__)
@@ -181,11 +182,8 @@ class FeatureStoreWriter:
         names = ("failures.parquet", f"failures-{digest_json(self._live)[:8]}.parquet")
         file = next(name for name in names if name != live)
         schema = {"item_id": self._id_dtype, "view": pl.String, "reason": pl.String, "message": pl.String}
-        with atomic_path(self.folder / file) as unfinished:
-            ledger = pl.DataFrame(
-                [dataclasses.astuple(failure) for failure in failures], schema, orient="row"
-            )
-            ledger.write_parquet(unfinished)
+        lines = [dataclasses.astuple(failure) for failure in failures]
+        write_parquet(self.folder / file, pl.DataFrame(lines, schema, orient="row"))
         return file
 
     def _remove_unreferenced(self, manifest: dict[str, Any]) -> None:

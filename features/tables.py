@@ -1,4 +1,4 @@
-"""Tables from CSV, TSV, JSONL or Parquet: a file, a folder or a glob of them, local or behind a URI."""
+"""Tables read from CSV, TSV, JSONL or Parquet (a file, a folder, a glob, a URI) and written as Parquet."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ import difflib
 import io
 import posixpath
 from collections.abc import Iterable, Sequence
+from os import PathLike
 from typing import cast
 
 import fsspec
 import polars as pl
+import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from .errors import InputError, first_line
+from .files import atomic_path
 
 _FORMATS = {
     ".csv": "csv",
@@ -51,6 +54,12 @@ def read_table(
     if table.is_empty():
         raise InputError(f"{source} has no rows; expected at least one")
     return table
+
+
+def write_parquet(path: str | PathLike[str], table: pl.DataFrame) -> None:
+    """Write the table atomically as Parquet; OSError on a full disk, where Polars' writer raises its own."""
+    with atomic_path(path) as unfinished:
+        pq.write_table(table.to_arrow(), unfinished)
 
 
 def list_files(source: str) -> list[str]:

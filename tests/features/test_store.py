@@ -239,8 +239,13 @@ def test_a_full_disk_leaves_nothing_half_written(tmp_path: Path) -> None:
     write(tmp_path, OLD)
     before = sorted(tmp_path.iterdir())
     writer = FeatureStoreWriter(tmp_path, SPACE)
-    with pytest.raises(OSError), disk_of(200):
+    with pytest.raises(OSError, match="too large"), disk_of(200):
         writer.write_shard(0, shard_of(NEW[0]))
+    assert sorted(tmp_path.iterdir()) == before
+    writer.write_shard(0, shard_of(NEW[0]))
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OSError, match="too large"), disk_of(200):
+        writer.commit({})
     assert sorted(tmp_path.iterdir()) == before
     assert_holds(FeatureStore(tmp_path), flat(OLD))
 

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from mmrec.features.errors import InputError
-from mmrec.features.tables import read_table
+from mmrec.features.tables import read_table, write_parquet
 
 ROWS = pl.DataFrame({"item_id": [3, 1], "title": ["Red, round", None], "price": [1.5, 2.0]})
 
@@ -24,6 +24,13 @@ def test_every_format_gives_the_same_rows(tmp_path: Path, name: str) -> None:
         path.write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
     assert read_table(str(path)).equals(ROWS)
     assert read_table(str(path), ["price", "item_id"]).equals(ROWS.select("price", "item_id"))
+
+
+def test_a_written_table_reads_back_with_its_types(tmp_path: Path) -> None:
+    table = ROWS.with_columns(score=pl.Series([0.5, None], dtype=pl.Float32))
+    write_parquet(tmp_path / "t.parquet", table)
+    assert read_table(str(tmp_path / "t.parquet")).equals(table)
+    assert pl.read_parquet(tmp_path / "t.parquet").schema == table.schema
 
 
 def test_a_folder_and_a_glob_are_read_in_order_of_name(tmp_path: Path) -> None:
