@@ -24,10 +24,10 @@ class ItemKNN(ClosedFormModel):
     """
 
     class Options(BaseModel, frozen=True, extra="forbid"):
-        k: Annotated[int, Field(ge=1)] = 100  # neighbours of an item
-        shrink: Annotated[float, Field(ge=0)] = 10.0  # pulls similarities of rare items to zero
+        k: Annotated[int, Field(ge=1)] = 200  # neighbours of an item
+        shrink: Annotated[float, Field(ge=0)] = 1000.0  # pulls similarities of rare items to zero
         alpha: Annotated[float, Field(ge=0, le=1)] = 0.5  # 0.5: cosine
-        weighting: Literal["none", "tf-idf", "bm25"] = "none"  # of the interactions, before similarities
+        weighting: Literal["none", "tf-idf", "bm25"] = "tf-idf"  # of the interactions, before similarities
         max_memory_gb: Annotated[float, Field(gt=0)] = 16.0  # refuse catalogues whose vectors need more
 
     def fit(self) -> None:
@@ -68,7 +68,8 @@ def weight(interactions: Csr, weighting: str) -> Csr:
     """X from R: users are the documents' terms, items the documents.
 
     tf-idf: an interaction counts log(n_items / d_u), so that heavy users say less about each item.
-    bm25: that idf, saturated by how many users the item has.
+    bm25: that idf, saturated by how many users the item has. Weights are scaled to a mean square of 1, so
+    that `shrink` means the same with all of them.
     """
     if weighting == "none":
         return interactions
@@ -80,5 +81,6 @@ def weight(interactions: Csr, weighting: str) -> Csr:
     if weighting == "bm25":
         length = item_degree[interactions.indices] / item_degree.mean()
         values = values * (BM25_K1 + 1) / (1 + BM25_K1 * (1 - BM25_B + BM25_B * length))
+    values /= max(np.sqrt(np.square(values).mean()), 1e-12)
     entries = (values.astype(np.float32), interactions.indices, interactions.indptr)
     return sp.csr_matrix(entries, shape=interactions.shape)

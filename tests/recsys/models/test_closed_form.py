@@ -42,20 +42,22 @@ def test_itemknn_is_shrunk_cosine() -> None:
     expected[0, 1] = expected[1, 0] = 2 / (2 + 1)
     for i, j in ((0, 2), (1, 2), (2, 0), (2, 1)):
         expected[i, j] = 1 / (2 + 1)
-    vectors = fitted("itemknn", shrink=1.0)
+    vectors = fitted("itemknn", shrink=1.0, weighting="none")
     assert np.allclose(vectors.items, expected.T)
     assert np.allclose(vectors.users @ vectors.items.T, HISTORY @ expected)
 
 
 def test_itemknn_keeps_the_k_nearest_of_each_item() -> None:
-    items = fitted("itemknn", k=1, shrink=0.0).items
+    items = fitted("itemknn", k=1, shrink=0.0, weighting="none").items
     assert [row.nonzero()[0].tolist() for row in items] == [[1], [0], [0], []]  # 2 is as near to 0 as to 1
 
 
 def test_asymmetric_cosine_weighs_the_popularity_of_both_sides() -> None:
     pairs = torch.tensor([[0, 0], [0, 1], [1, 0], [2, 0], [3, 0]]).T  # c_00 = 4, c_11 = 1, c_01 = 1
     data = TrainingData(4, 2, pairs[0].contiguous(), pairs[1].contiguous())
-    model = model_class("itemknn")(data, 1, validate_options("itemknn", {"alpha": 0.25, "shrink": 0.0}))
+    model = model_class("itemknn")(
+        data, 1, validate_options("itemknn", {"alpha": 0.25, "shrink": 0.0, "weighting": "none"})
+    )
     model.fit()  # type: ignore[union-attr]
     items = model.vectors().items
     assert items[1, 0] == pytest.approx(4**-0.25)  # from item 0 to item 1: c_00^alpha c_11^(1 - alpha)
