@@ -39,6 +39,7 @@ class ShardRows:
     vectors: dict[str, tuple[np.ndarray, np.ndarray]]  # "image.full" -> ((n, dim) float, present (n,) bool)
     similarity: dict[str, np.ndarray] = field(default_factory=dict)  # "title" -> (n,), NaN is stored as null
     failures: list[Failure] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)  # summed over the shards in the manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class ShardInfo:
     present: dict[str, int]  # view -> rows that have it
     similarity: list[str]
     failures: list[Failure]
+    counts: dict[str, int]
 
 
 def shard_key(space_digest: str, item_ids: pl.Series, content_hashes: Sequence[str]) -> str:
@@ -75,6 +77,7 @@ def write_shard_file(path: Path, rows: ShardRows, key: str) -> ShardInfo:
         present={view: int(present.sum()) for view, (_, present) in rows.vectors.items()},
         similarity=list(rows.similarity),
         failures=rows.failures,
+        counts=rows.counts,
     )
     metadata = {_METADATA: json.dumps(dataclasses.asdict(info))}
     table = pa.table(columns).replace_schema_metadata(metadata)

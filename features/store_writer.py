@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import logging
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ class FeatureStoreWriter:
             "shards": [shard for shard, _ in shards],
             "failures": self._write_ledger(failures),
             "failed_items": len({failure.item_id for failure in failures}),
+            "counts": _summed(info.counts for info in infos),
             "stats": stats,
             "libraries": _library_versions(),
         }
@@ -198,6 +200,13 @@ class FeatureStoreWriter:
 def _shard_files(index: int, key: str) -> tuple[str, str]:
     """The two names that the shard may have: the plain one, and one for when the live store holds that."""
     return f"part-{index:05d}.parquet", f"part-{index:05d}-{key[:8]}.parquet"
+
+
+def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
+    totals: Counter[str] = Counter()
+    for part in counts:
+        totals.update(part)  # unlike `+`, this keeps zeros: that nothing was cut is worth saying
+    return dict(totals)
 
 
 def _library_versions() -> dict[str, str]:

@@ -19,7 +19,7 @@ class TextVectors:
 
     vectors: np.ndarray  # (n, dim) float32
     present: np.ndarray  # (n,) bool
-    stats: dict[str, int]  # texts, unique, windowed, truncated, tokens_dropped; all but `unique` count rows
+    counts: dict[str, int]  # texts, texts_windowed (longer than one window), texts_truncated, tokens_dropped
 
 
 def encode_texts(
@@ -45,16 +45,26 @@ def encode_texts(
     vectors[present] = distinct[row_idx[present]]
 
     lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)[row_idx[present]]  # one per present row
-    overflow = np.maximum(lengths - encoder.content_length, 0)
+    return TextVectors(vectors, present, _count(lengths, encoder.content_length, pooling))
+
+
+def count_texts(encoder: Encoder, texts: Sequence[str | None], pooling: Pooling) -> dict[str, int]:
+    """The `counts` that `encode_texts` gives, without encoding anything."""
+    present = [text for text in texts if text is not None]
+    length_of = {text: len(encoder.tokenize(text)) for text in set(present)}
+    lengths = np.array([length_of[text] for text in present], dtype=np.int64)
+    return _count(lengths, encoder.content_length, pooling)
+
+
+def _count(lengths: np.ndarray, window: int, pooling: Pooling) -> dict[str, int]:
+    overflow = np.maximum(lengths - window, 0)
     dropped = overflow if pooling == "truncate" else np.zeros_like(overflow)
-    stats = {
-        "texts": int(present.sum()),
-        "unique": len(rows_of),
-        "windowed": int((overflow > 0).sum()),
-        "truncated": int((dropped > 0).sum()),
+    return {
+        "texts": len(lengths),
+        "texts_windowed": int((overflow > 0).sum()) - int((dropped > 0).sum()),
+        "texts_truncated": int((dropped > 0).sum()),
         "tokens_dropped": int(dropped.sum()),
     }
-    return TextVectors(vectors, present, stats)
 
 
 def _windows(ids: list[int], length: int, pooling: Pooling) -> list[list[int]]:

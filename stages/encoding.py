@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from ..features.encoders.base import Encoder
 from ..features.files import digest_bytes, digest_json
 from ..features.images import ImageFailure, decode_image, load_image_bytes
 from ..features.shards import Failure
-from ..features.text import encode_texts
+from ..features.text import count_texts, encode_texts
 from ..features.views import TextView, crop, image_view_boxes
 
 KEPT_BYTES = 256 * 2**20  # image bytes of one shard kept between hashing and decoding; the rest is read again
@@ -68,7 +68,7 @@ def hash_items(
 def encode_text_views(
     encoder: Encoder, hashed: Hashed, rows: Sequence[int], config: ExtractConfig, columns: Columns
 ) -> dict[str, int]:
-    """Fill the `text.*` columns of `rows`; returns how many texts there were, how many were long or cut.
+    """Fill the `text.*` columns of `rows`; returns how many texts the shard has, how many are long or cut.
 
     Texts that repeat, within a view or across views, are encoded once.
     """
@@ -79,7 +79,11 @@ def encode_text_views(
         part = slice(position * len(rows), (position + 1) * len(rows))
         values, present = columns[f"text.{name}"]
         values[rows], present[rows] = encoded.vectors[part], encoded.present[part]
-    return encoded.stats
+    reused = set(range(len(hashed.items))).difference(rows)
+    others = [hashed.texts[name][row] for name in names for row in sorted(reused)]
+    counts = Counter(encoded.counts)
+    counts.update(count_texts(encoder, others, config.long_text))
+    return dict(counts)
 
 
 def encode_image_views(

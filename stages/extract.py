@@ -204,15 +204,17 @@ class _Extraction:
         for view, (values, present) in columns.items():
             existing.copy_into(view, values, present)
         failures = list(existing.failures)
-        if self.encodes and todo:
+        counts: dict[str, int] = {}
+        if self.encodes:
             if self.views:
-                encode_text_views(self.encoder, hashed, todo, self.config, columns)
+                counts = encode_text_views(self.encoder, hashed, todo, self.config, columns)
             if self._image_views():
                 failures += encode_image_views(self.encoder, hashed, todo, self.config, columns, pool)
             failures += drop_not_finite(ids, todo, columns)
         for view, matrix in self.foreign.items():
             columns[view][0][:], columns[view][1][:] = matrix[start : start + n], True
-        rows = ShardRows(ids, hashed.content_hashes, columns, self._similarity(columns), failures)
+        similarity = self._similarity(columns)
+        rows = ShardRows(ids, hashed.content_hashes, columns, similarity, failures, counts)
         return rows, len(todo)
 
     def _dims(self) -> dict[str, int]:

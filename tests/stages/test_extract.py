@@ -1,0 +1,166 @@
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from mmrec.features.config import CatalogConfig, ExtractConfig
+from mmrec.features.encoders import registry
+from mmrec.features.errors import InputError, TooManyFailuresError
+from mmrec.features.store import FeatureStore
+from mmrec.stages.extract import check_made_for, extract
+
+VIEWS = {"title": "{title}"}
+
+
+def run(shop: Path, store: Path, **settings):
+    catalog = CatalogConfig(items=str(shop / "items.csv"), image="image")
+    config = ExtractConfig(**{"text_views": VIEWS, "shard_rows": 2, "max_failures": 1.0, **settings})
+    return extract(catalog, config, store)
+
+
+def test_missing_images_and_texts_are_null_and_nothing_else_is(encoder, shop, tmp_path) -> None:
+    report = run(shop, tmp_path / "store")
+    store = FeatureStore(tmp_path / "store")
+    assert (report.items, report.encoded, report.failed) == (5, 5, 0)
+    assert store.read("image.full")[1].tolist() == [True, True, True, True, False]
+    assert store.read("text.title")[1].tolist() == [True, True, True, False, True]
+    assert np.isnan(store.similarity("title")).tolist() == [False, False, False, True, True]
+
+
+def test_vectors_and_similarity_are_those_of_the_encoder(encoder, shop, tmp_path) -> None:
+    run(shop, tmp_path / "store")
+    store = FeatureStore(tmp_path / "store")
+    image = encoder.encode_images([np.full((3, 2, 2), 1) * np.array([60, 0, 195]).reshape(3, 1, 1)])[0]
+    text = encoder.encode_tokens([encoder.tokenize("red")])[0]
+    np.testing.assert_allclose(store.read("image.full")[0][1], image, atol=1e-3)
+    assert store.similarity("title")[1] == pytest.approx(float(image @ text), abs=1e-6)
+
+
+def test_a_text_that_repeats_in_a_shard_is_encoded_once(encoder, shop, tmp_path) -> None:
+    run(shop, tmp_path / "store", shard_rows=10, image_views=())
+    assert encoder.windows.count(tuple(map(ord, "red"))) == 1
+
+
+def test_long_texts_are_counted_in_the_manifest(encoder, shop, tmp_path) -> None:
+    run(shop, tmp_path / "mean")
+    run(shop, tmp_path / "cut", long_text="truncate")
+    mean, cut = (FeatureStore(tmp_path / name).manifest["counts"] for name in ("mean", "cut"))
+    assert (mean["texts"], mean["texts_windowed"]) == (4, 1) and mean["texts_truncated"] == 0
+    assert (cut["texts_truncated"], cut["tokens_dropped"]) == (1, 24 - encoder.content_length)
+
+
+def test_a_second_run_does_nothing_and_loads_no_encoder(encoder, shop, tmp_path, monkeypatch) -> None:
+    run(shop, tmp_path / "store")
+    before = {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store").iterdir()}
+    monkeypatch.setattr(registry, "load_encoder", lambda *_: pytest.fail("the encoder was loaded"))
+    report = run(shop, tmp_path / "store")
+    assert report.up_to_date and (report.encoded, report.reused) == (0, 5)
+    assert {path.name: path.stat().st_mtime_ns for path in (tmp_path / "store").iterdir()} == before
+
+
+def test_exactly_the_touched_items_are_encoded_again(encoder, shop, png, tmp_path) -> None:
+    run(shop, tmp_path / "store")
+    untouched = FeatureStore(tmp_path / "store").read("image.full", pl.Series(["a", "d"]))[0]
+    items = shop / "items.csv"
+    items.write_text(items.read_text().replace("b,1.png,red", "b,1.png,green"))
+    (shop / "2.png").write_bytes(png((9, 9, 9)))
+    encoder.images = 0
+    report = run(shop, tmp_path / "store")
+    assert (report.encoded, report.reused, encoder.images) == (2, 3, 2)
+    store = FeatureStore(tmp_path / "store")
+    np.testing.assert_array_equal(store.read("image.full", pl.Series(["a", "d"]))[0], untouched)
+    grey = encoder.encode_images([np.full((3, 2, 2), 9)])[0]
+    np.testing.assert_allclose(store.read("image.full", pl.Series(["c"]))[0][0], grey, atol=1e-3)
+
+
+def test_another_view_definition_encodes_everything_again(encoder, shop, tmp_path) -> None:
+    run(shop, tmp_path / "store")
+    report = run(shop, tmp_path / "store", text_views={"title": "A {title}."})
+    assert (report.encoded, report.reused) == (5, 0)
+
+
+def test_bad_images_cost_their_item_its_view_and_are_listed(encoder, shop, png, tmp_path) -> None:
+    (shop / "0.png").write_text("not a picture")
+    (shop / "1.png").write_bytes(png((1, 2, 3))[:40])
+    (shop / "2.png").unlink()
+    report = run(shop, tmp_path / "store")
+    store = FeatureStore(tmp_path / "store")
+    assert report.failed == 3 and store.read("image.full")[1].tolist() == [False, False, False, True, False]
+    ledger = dict(store.failures().select("item_id", "reason").iter_rows())
+    assert (
+        ledger["a"] == "not_an_image" and ledger["c"] == "missing" and ledger["b"] in ("truncated", "corrupt")
+    )
+
+
+def test_past_max_failures_the_job_finishes_and_then_fails(encoder, shop, tmp_path) -> None:
+    (shop / "0.png").unlink()
+    with pytest.raises(TooManyFailuresError, match="1 of 5 items failed"):
+        run(shop, tmp_path / "store", max_failures=0.1)
+    assert len(FeatureStore(tmp_path / "store")) == 5
+
+
+def test_a_killed_job_goes_on_and_ends_as_an_uninterrupted_one(encoder, shop, tmp_path, monkeypatch) -> None:
+    run(shop, tmp_path / "whole")
+    encode, calls = encoder.encode_images, []
+
+    def killed(pixels):
+        calls.append(len(pixels))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return encode(pixels)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(encoder, "encode_images", killed)
+        run(shop, tmp_path / "killed")
+    report = run(shop, tmp_path / "killed")
+    assert (report.encoded, report.reused) == (3, 2)
+    whole, resumed = (
+        pl.concat([pl.read_parquet(path) for path in sorted((tmp_path / name).glob("part-*.parquet"))])
+        for name in ("whole", "killed")
+    )
+    assert resumed.equals(whole)
+
+
+def test_several_boxes_are_averaged_at_unit_length(encoder, shop, tmp_path) -> None:
+    run(shop, tmp_path / "store", image_views=("full", "quadrants"))
+    store = FeatureStore(tmp_path / "store")
+    full, quadrants = store.read("image.full")[0], store.read("image.quadrants")[0]
+    np.testing.assert_allclose(quadrants, full, atol=1e-3)  # the pictures are of one colour
+
+
+def test_foreign_features_need_no_catalogue(tmp_path) -> None:
+    matrix = np.arange(6, dtype=np.float32).reshape(3, 2)
+    np.save(tmp_path / "visual.npy", matrix)
+    config = ExtractConfig(foreign={"visual": str(tmp_path / "visual.npy")})
+    assert extract(None, config, tmp_path / "store").items == 3
+    store = FeatureStore(tmp_path / "store")
+    np.testing.assert_array_equal(store.read("visual")[0], matrix)
+    assert store.item_ids.to_list() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("content", ["ragged rows", "pickled objects", "integers"])
+def test_a_file_that_is_no_matrix_is_refused(tmp_path, content) -> None:
+    file = tmp_path / "visual.npy"
+    if content == "ragged rows":
+        file.write_text("1,2\n3\n")
+    else:
+        matrix = np.array([{}]) if content == "pickled objects" else np.array([[1, 2]])
+        np.save(file, matrix, allow_pickle=True)
+    with pytest.raises(InputError, match=r"visual\.npy"):
+        extract(None, ExtractConfig(foreign={"visual": str(file)}), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_rows_that_do_not_match_the_catalogue_are_refused(encoder, shop, tmp_path) -> None:
+    np.save(tmp_path / "visual.npy", np.ones((3, 2)))
+    with pytest.raises(InputError, match="3 rows for 5 items"):
+        run(shop, tmp_path / "store", foreign={"visual": str(tmp_path / "visual.npy")})
+
+
+def test_a_store_of_other_settings_is_not_trained_on(encoder, shop, tmp_path) -> None:
+    run(shop, tmp_path / "store")
+    asked = ExtractConfig(text_views=VIEWS, encoder="open_clip:ViT-B-32/openai", shard_rows=7)
+    with pytest.raises(InputError, match=r"encoder = 'tiny' \(config: 'open_clip:ViT-B-32/openai'\)"):
+        check_made_for(FeatureStore(tmp_path / "store"), asked)
+    check_made_for(FeatureStore(tmp_path / "store"), ExtractConfig(text_views=VIEWS, shard_rows=7))
