@@ -8,12 +8,18 @@ import hashlib
 import json
 import logging
 import pickle
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
+import huggingface_hub
 import open_clip
 import torch
+from huggingface_hub import try_to_load_from_cache
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.factory import load_checkpoint
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
@@ -113,17 +119,42 @@ def weights_digest(model: torch.nn.Module) -> str:
 
 def _published(architecture: str, tag: str) -> Checkpoint:
     tag_cfg = get_pretrained_cfg(architecture, tag)
-    try:
-        weights = download_pretrained(tag_cfg)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"the weights {architecture}/{tag} are not on this machine and cannot be fetched "
-            f"({_first_lines(error)}). Without a network give a local checkpoint: "
-            f"open_clip:{architecture}/path/to/checkpoint."
-        ) from error
+    weights = _cached(tag_cfg)
+    if weights is None:
+        log.info("fetching the weights %s/%s", architecture, tag)
+        try:
+            _require_network()
+            weights = download_pretrained(tag_cfg)
+        except (OSError, RuntimeError, ValueError) as error:
+            reason = str(error).partition(" Last error:")[0]
+            raise InputError(
+                f"the weights {architecture}/{tag} are not on this machine and cannot be fetched ({reason}). "
+                f"Without a network give a local checkpoint: open_clip:{architecture}/path/to/checkpoint."
+            ) from error
     # The activation is the tag's: OpenAI's weights in a GELU model would silently give other features.
     model_cfg = {**_model_cfg(architecture), "quick_gelu": bool(tag_cfg.get("quick_gelu", False))}
     return Checkpoint(architecture, model_cfg, _preprocess(tag_cfg), Path(weights))
+
+
+def _cached(tag_cfg: dict[str, Any]) -> str | None:
+    """Weights that an earlier download left in the Hugging Face cache, found without asking the network."""
+    repository, _, name = tag_cfg.get("hf_hub", "").rpartition("/")
+    if not repository:
+        return None
+    names = (
+        [str(Path(name).with_suffix(".safetensors")), name]
+        if name
+        else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
+    )
+    found = (try_to_load_from_cache(repository, name) for name in names)
+    return next((path for path in found if isinstance(path, str)), None)
+
+
+def _require_network() -> None:
+    """Raise `OSError` at once where the hub's name does not resolve; its client would retry for a minute."""
+    host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname
+    if host and not getproxies():
+        socket.getaddrinfo(host, 443)
 
 
 def _usual_preprocess(architecture: str) -> dict[str, Any]:

@@ -59,8 +59,9 @@ def load_tokens(architecture: str, model_cfg: dict[str, Any], folder: Path | Non
     try:
         tokenizer = HFTokenizer(str(folder) if has_files else name, context_length, **kwargs)
     except (ImportError, OSError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
         raise InputError(
-            f"{architecture} needs the Hugging Face tokenizer '{name}', which cannot be loaded ({error}). "
+            f"{architecture} needs the Hugging Face tokenizer '{name}', which cannot be loaded ({reason}). "
             "Install transformers; without a network, put the tokenizer's files beside the checkpoint."
         ) from error
     return HuggingFaceTokens(name, tokenizer, context_length)
@@ -117,6 +118,8 @@ class HuggingFaceTokens:
         self._tokenizer = tokenizer.tokenizer
         self.context_length = context_length
         self.pad_id = self._tokenizer.pad_token_id
+        if self._tokenizer.padding_side != "right":
+            raise InputError(f"tokenizer '{name}' pads on the left; only padding on the right is supported")
         unknown = self._tokenizer.unk_token_id
         self._specials = {idx for idx in self._tokenizer.all_special_ids if idx != unknown}
 
