@@ -30,6 +30,18 @@ from ..errors import InputError
 log = logging.getLogger(__name__)
 
 SIDECAR = "open_clip_config.json"
+UNREADABLE = (  # what open_clip's reader raises for a file that is no state dict, or one of another model
+    AttributeError,
+    EOFError,
+    KeyError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StopIteration,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+)
 FOLDER_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
 
 
@@ -76,8 +88,11 @@ def local_checkpoint(architecture: str, path: Path) -> Checkpoint:
     try:
         config = json.loads(sidecar.read_text(encoding="utf-8"))
         model_cfg, preprocess = config["model_cfg"], config.get("preprocess_cfg", {})
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        missing = {"embed_dim", "vision_cfg", "text_cfg"} - set(model_cfg)
+    except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{sidecar}: not an open_clip config with a 'model_cfg' ({error!r})") from error
+    if missing:
+        raise InputError(f"{sidecar}: 'model_cfg' lacks {', '.join(sorted(missing))}")
     log.info("%s: architecture and preprocessing taken from %s", weights.name, sidecar)
     return Checkpoint(architecture, model_cfg, _preprocess(preprocess), weights)
 
@@ -100,7 +115,7 @@ def build_model(checkpoint: Checkpoint) -> open_clip.CLIP | open_clip.CustomText
         raise InputError(f"architecture {checkpoint.architecture} cannot be built: {error}") from error
     try:
         load_checkpoint(model, str(checkpoint.weights), strict=True, weights_only=True)
-    except (RuntimeError, KeyError, ValueError, OSError, SafetensorError, pickle.UnpicklingError) as error:
+    except UNREADABLE as error:
         raise InputError(
             f"{checkpoint.weights} holds no weights of {checkpoint.architecture}: {_first_lines(error)}. "
             "Expected safetensors or a state dict saved by torch, of exactly this architecture."

@@ -221,6 +221,15 @@ def test_a_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None
         load_encoder(name, device="cpu")
 
 
+@pytest.mark.parametrize("content", [b"", b"<html>404</html>"], ids=["empty", "html"])
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, suffix: str, content: bytes) -> None:
+    write_checkpoint(tmp_path)
+    (tmp_path / f"broken.{suffix}").write_bytes(content)
+    with pytest.raises(InputError, match=rf"broken\.{suffix} holds no weights of small"):
+        load_encoder(f"open_clip:small/{tmp_path}/broken.{suffix}", device="cpu")
+
+
 def test_a_checkpoint_that_would_run_code_is_refused_unrun(tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[Any, tuple[str]]:
