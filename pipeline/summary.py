@@ -31,7 +31,7 @@ def extract_text(report: ExtractReport, folder: Path) -> str:
     done = f"{report.encoded:,} items encoded, {report.reused:,} reused in {seconds(report.seconds)}"
     text = f"features: {done} ({folder})"
     if report.failed:
-        ledger = folder / "failures.parquet"
+        ledger = folder / report.ledger
         text += f"\n  {report.failed:,} items with failures: {counts(report.reasons)} (see {ledger})"
     return text
 
@@ -101,7 +101,7 @@ def _overview(evaluation: Mapping[str, Any]) -> str:
     rows = []
     for split, result in measured.items():
         row = [SPLIT_TITLES[split], f"{result['users']:,}", f"{result['candidates']:,}"]
-        row += [_interval(result, f"{metric}@{k}") for metric in ("recall", "ndcg")]
+        row += [_margin(result, f"{metric}@{k}") for metric in ("recall", "ndcg")]
         row += [_mean(splits.get(split), f"recall@{k}") for splits in evaluation["baselines"].values()]
         rows.append(row)
     return table("evaluation (95 % intervals)", columns, rows)
@@ -159,6 +159,14 @@ def _interval(result: Mapping[str, Any] | None, metric: str) -> str:
     if not estimate or estimate["low"] is None:
         return _mean(result, metric)
     return f"{number(estimate['mean'])} [{number(estimate['low'])}, {number(estimate['high'])}]"
+
+
+def _margin(result: Mapping[str, Any], metric: str) -> str:
+    """The mean, plus or minus half of its interval."""
+    estimate = result["metrics"][metric]
+    if estimate["low"] is None:
+        return _mean(result, metric)
+    return f"{number(estimate['mean'])} ± {number((estimate['high'] - estimate['low']) / 2)}"
 
 
 def _why(changed: Sequence[str]) -> str:

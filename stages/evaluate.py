@@ -15,7 +15,8 @@ import numpy as np
 import polars as pl
 
 from ..features.errors import InputError
-from ..features.files import atomic_path, digest_json, write_json
+from ..features.files import digest_json, write_json
+from ..features.tables import write_parquet
 from ..recsys.config import EvaluateConfig, TrainConfig
 from ..recsys.evaluation import Evaluation, Search, exact_search
 from ..recsys.evaluation import evaluate as evaluate_split
@@ -176,8 +177,7 @@ def _write_per_user(path: Path, splits: Mapping[str, Evaluation], dataset: Datas
         for name, result in splits.items()
         if result.users
     ]
-    with atomic_path(path) as temporary:
-        pl.concat(parts, how="diagonal").write_parquet(temporary)
+    write_parquet(path, pl.concat(parts, how="diagonal"))
 
 
 def _libraries() -> dict[str, str]:

@@ -38,6 +38,7 @@ class ExtractReport:
     reused: int = 0  # items taken over from the store as it was
     failed: int = 0  # items with at least one failure
     reasons: dict[str, int] = field(default_factory=dict)  # failures by reason
+    ledger: str = "failures.parquet"  # the file of the store that lists the failures
     up_to_date: bool = False
     seconds: float = 0.0
 
@@ -60,7 +61,7 @@ def extract(catalog: CatalogConfig | None, config: ExtractConfig, folder: Path) 
         raise TooManyFailuresError(
             f"{report.failed} of {report.items} items failed ({share:.1%}, extract.max_failures allows "
             f"{config.max_failures:.1%}): {reasons}. The store is complete but for them; they are listed in "
-            f"{folder / 'failures.parquet'}"
+            f"{folder / report.ledger}"
         )
     return report
 
@@ -147,8 +148,7 @@ class _Extraction:
         report.reused = report.items - report.encoded
         report.reasons = dict(reasons.most_common())
         report.up_to_date = not writer.changed
-        if writer.changed:
-            writer.commit({"request": _request(self.config)})
+        report.ledger = writer.commit({"request": _request(self.config)})["failures"]
         return report
 
     def space(self) -> dict[str, Any]:
@@ -233,12 +233,18 @@ class _Extraction:
             return {}
         # The whole picture speaks for the item; without that view, the first one does.
         image, has_image = columns["image.full" if "full" in views else f"image.{views[0]}"]
+        image = _as_stored(image)
         cosines = {}
         for view in self.views:
             text, has_text = columns[f"text.{view.name}"]
-            cosine = np.einsum("nd,nd->n", image, text).astype(np.float32)
+            cosine = np.einsum("nd,nd->n", image, _as_stored(text))
             cosines[view.name] = np.where(has_image & has_text, cosine, np.float32(np.nan))
         return cosines
+
+
+def _as_stored(vectors: np.ndarray) -> np.ndarray:
+    """Rounded to the float16 of the store: rows that were reused and rows just encoded then agree."""
+    return vectors.astype(np.float16).astype(np.float32)
 
 
 def _open_foreign(view: str, path: Path) -> np.ndarray:

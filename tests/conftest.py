@@ -1,9 +1,21 @@
 """Fixtures that several test modules share."""
 
+import io
 import os
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+# Before torch is imported: the tests' matrices are tiny, and threads that wait for each other cost more
+# than they bring.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import polars as pl
 import pytest
+from PIL import Image
+
+from mmrec.features.encoders import registry
 
 
 @pytest.fixture(scope="session")
@@ -12,4 +24,71 @@ def shared() -> Path:
     folder = Path(os.environ.get("MMREC_SHARED", Path(__file__).resolve().parents[2] / "shared"))
     if not (folder / "parity").is_dir():
         pytest.skip(f"no {folder.name}/ folder beside the repository")
+    return folder
+
+
+class CountingEncoder:
+    """Colour means for images, character counts for texts; keeps a record of every call."""
+
+    dim, context_length, content_length = 4, 10, 8
+
+    def __init__(self) -> None:
+        self.images = 0
+        self.windows: list[tuple[int, ...]] = []
+        self.identity: dict[str, Any] = {"name": "counting", "dim": self.dim}
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        return np.asarray(image.resize((2, 2))).transpose(2, 0, 1)
+
+    def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        self.images += len(pixels)
+        rows = [[*crop.reshape(3, -1).mean(axis=1), 1.0] for crop in pixels]
+        return self._unit(np.array(rows, np.float32).reshape(-1, 4))
+
+    def tokenize(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
+        self.windows += [tuple(window) for window in windows]
+        rows = [[sum(window) % 97, sum(window) % 31, len(window), 1.0] for window in windows]
+        return self._unit(np.array(rows, np.float32).reshape(-1, 4))
+
+    @staticmethod
+    def _unit(rows: np.ndarray) -> np.ndarray:
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def encoder(monkeypatch) -> CountingEncoder:
+    """Takes the place of every encoder that a config names."""
+    counting = CountingEncoder()
+    monkeypatch.setattr(registry, "load_encoder", lambda name, precision, device: counting)
+    return counting
+
+
+def _png(colour: tuple[int, int, int]) -> bytes:
+    stream = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(stream, "PNG")
+    return stream.getvalue()
+
+
+@pytest.fixture
+def png() -> Callable[[tuple[int, int, int]], bytes]:
+    """The content of a small picture of one colour."""
+    return _png
+
+
+@pytest.fixture
+def shop(tmp_path) -> Path:
+    """items.csv with five items: a shared title, a long one, one without image, one without any text."""
+    folder = tmp_path / "shop"
+    folder.mkdir()
+    for n in range(4):
+        (folder / f"{n}.png").write_bytes(_png((60 * n, 0, 255 - 60 * n)))
+    rows = {
+        "item_id": ["a", "b", "c", "d", "e"],
+        "image": ["0.png", "1.png", "2.png", "3.png", None],
+        "title": ["red", "red", "a title of 24 characters", None, "blue"],
+    }
+    pl.DataFrame(rows).write_csv(folder / "items.csv")
     return folder
