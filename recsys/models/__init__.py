@@ -21,6 +21,7 @@ MODELS: dict[str, str] = {
     "lightgcn": "lightgcn:LightGCN",
     "vbpr": "vbpr:VBPR",
     "freedom": "freedom:FREEDOM",
+    "bm3": "bm3:BM3",
 }
 
 

@@ -11,7 +11,7 @@ from ..losses import bpr_loss, l2_loss, norm_loss
 from .base import GradientModel, TrainingData
 from .embeddings import id_embedding
 
-RELEASED_EPSILON = 1e-10  # inside the logarithm of MMRec's BPR
+LOG_EPSILON = 1e-10  # inside the logarithm of MMRec's BPR
 
 
 class BPR(GradientModel):
@@ -45,6 +45,6 @@ def ranking_loss(
     rows: Rows, reg_weight: float, as_released: bool, regularised: tuple[Tensor, ...] | None = None
 ) -> dict[str, Tensor]:
     """BPR on `rows` plus the penalty of the `regularised` rows (default: the same rows)."""
-    bpr = bpr_loss(*rows, epsilon=RELEASED_EPSILON if as_released else 0.0)
+    bpr = bpr_loss(*rows, epsilon=LOG_EPSILON if as_released else 0.0)
     penalty = (norm_loss if as_released else l2_loss)(*(regularised or rows))
     return {"loss": bpr + reg_weight * penalty, "bpr": bpr, "reg": penalty}

@@ -16,7 +16,7 @@ from ..losses import bpr_loss
 from ..modalities import Modalities
 from .base import GradientModel, TrainingData
 from .embeddings import Projection, id_embedding, require_modalities
-from .lightgcn import RELEASED_EPSILON
+from .lightgcn import DEGREE_EPSILON
 
 
 class FREEDOM(GradientModel):
@@ -102,7 +102,7 @@ class FREEDOM(GradientModel):
         return content
 
     def _bipartite(self, user_idx: Tensor, item_idx: Tensor) -> BipartiteGraph:
-        epsilon = RELEASED_EPSILON if self.options.as_released else 0.0
+        epsilon = DEGREE_EPSILON if self.options.as_released else 0.0
         return BipartiteGraph(user_idx, item_idx, self.n_users, self.n_items, epsilon)
 
 

@@ -13,7 +13,7 @@ from .base import GradientModel, TrainingData
 from .bpr import ranking_loss
 from .embeddings import id_embedding
 
-RELEASED_EPSILON = 1e-7  # that MMRec adds to degrees
+DEGREE_EPSILON = 1e-7  # that MMRec adds to degrees
 
 
 class LightGCN(GradientModel):
@@ -28,7 +28,7 @@ class LightGCN(GradientModel):
         super().__init__(data, dim, options)
         self.user = id_embedding(data.user_degree, dim, zero_cold=not options.as_released)
         self.item = id_embedding(data.item_degree, dim, zero_cold=not options.as_released)
-        epsilon = RELEASED_EPSILON if options.as_released else 0.0
+        epsilon = DEGREE_EPSILON if options.as_released else 0.0
         self.graph = BipartiteGraph(data.user_idx, data.item_idx, data.n_users, data.n_items, epsilon)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
