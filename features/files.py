@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -66,6 +67,30 @@ def remove_stale_temporaries(folder: str | os.PathLike[str], min_age: float = 0.
         except FileNotFoundError:  # its writer has just finished
             continue
     return removed
+
+
+def replace_folder(fresh: Path, folder: Path) -> None:
+    """Put the finished flat folder `fresh` in the place of `folder`; a kill in between is mended by
+    `recover_folder`."""
+    old = folder.with_name(folder.name + ".old")
+    if old.exists():
+        shutil.rmtree(old)
+    for file in fresh.iterdir():
+        _sync(file)
+    _sync(fresh)
+    if folder.exists():
+        folder.rename(old)
+    fresh.rename(folder)
+    _sync(folder.parent)
+    if old.exists():
+        shutil.rmtree(old)
+
+
+def recover_folder(folder: Path) -> None:
+    """After a kill between the two renames of `replace_folder`, put the previous folder back."""
+    old = folder.with_name(folder.name + ".old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
 
 
 def _sync(path: Path) -> None:

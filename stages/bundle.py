@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import pyarrow.parquet as pq
 from scipy import sparse
 
 from ..features.errors import InputError
-from ..features.files import write_json
+from ..features.files import recover_folder, replace_folder, write_json
 from ..recsys.models.base import Vectors
 
 SCHEMA = 1
@@ -74,37 +73,6 @@ def read_bundle(folder: Path) -> Bundle:
     if sparse.issparse(items):
         raise InputError(f"{folder / 'items.parquet'}: sparse item vectors; train again")
     return Bundle(config, user_ids, item_ids, Vectors(users, np.asarray(items)))
-
-
-def replace_folder(fresh: Path, folder: Path) -> None:
-    """Put the finished folder `fresh` in the place of `folder`; `recover_folder` mends a kill in between."""
-    old = folder.with_name(folder.name + ".old")
-    if old.exists():
-        shutil.rmtree(old)
-    for file in fresh.iterdir():
-        _sync(file)
-    _sync(fresh)
-    if folder.exists():
-        folder.rename(old)
-    fresh.rename(folder)
-    _sync(folder.parent)
-    if old.exists():
-        shutil.rmtree(old)
-
-
-def recover_folder(folder: Path) -> None:
-    """After a kill between the two renames of `replace_folder`, put the previous folder back."""
-    old = folder.with_name(folder.name + ".old")
-    if old.exists() and not folder.exists():
-        old.rename(folder)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _write_vectors(

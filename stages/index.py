@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from ..features.errors import InputError
-from ..features.files import digest_json, write_json
+from ..features.files import digest_json, recover_folder, replace_folder, write_json
 from ..recsys.config import IndexConfig
 from ..recsys.index import ItemIndex, build_index, measure, read_index
-from .bundle import Bundle, read_bundle, recover_folder, replace_folder
+from .bundle import Bundle, read_bundle
 from .lineage import changes, read_lineage
 
 CODE_VERSION = 1  # raise it when the same vectors and settings would give another index

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ..features.files import digest_json
+from ..features.files import digest_json, recover_folder
 from ..features.store import FeatureStore
 from ..recsys.config import TrainConfig
 from ..recsys.evaluation import exact_search, hold_out, mean_accuracy
@@ -19,7 +19,7 @@ from ..recsys.models import model_class, validate_options
 from ..recsys.models.base import ClosedFormModel, Model, TrainingData, Vectors
 from ..recsys.ranking import resolve_device
 from ..recsys.training import fit
-from .bundle import recover_folder, write_bundle
+from .bundle import write_bundle
 from .checkpoint import FileCheckpoint
 from .dataset import digest_dataset, digest_store, load_modalities
 from .lineage import changes, read_lineage

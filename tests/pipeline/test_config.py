@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from mmrec.pipeline.config import SECTIONS, Config, ConfigError, build_config, load_config, parse_overrides
+from mmrec.recsys.models import MODELS, model_class
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.toml"))
 
@@ -94,3 +95,11 @@ def test_every_key_is_documented() -> None:
         chapter = page.partition(f"## [{section}]")[2].partition("\n## ")[0]
         missing = [name for name in model.model_fields if f"`{name}`" not in chapter]
         assert not missing, f"[{section}] in docs/configuration.md lacks {missing}"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_option_of_a_model_is_documented(model: str) -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "configuration.md").read_text(encoding="utf-8")
+    chapter = page.partition(f"### [train.{model}]")[2].partition("\n#")[0]
+    missing = [name for name in model_class(model).Options.model_fields if f"`{name}`" not in chapter]
+    assert not missing, f"[train.{model}] in docs/configuration.md lacks {missing}"

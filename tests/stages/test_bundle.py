@@ -6,8 +6,9 @@ import pytest
 import torch
 from scipy import sparse
 
+from mmrec.features.files import replace_folder
 from mmrec.recsys.models.base import Vectors
-from mmrec.stages.bundle import read_bundle, replace_folder, write_bundle
+from mmrec.stages.bundle import read_bundle, write_bundle
 
 USER_IDS, ITEM_IDS = pl.Series(["ann", "bob"]), pl.Series([7, 3, 5])
 ITEMS = np.arange(6, dtype=np.float32).reshape(3, 2)
