@@ -66,6 +66,7 @@ class Port:
     components: dict[str, str]  # official loss component -> ours
     prepare: Callable[[GradientModel, Tensors], None] = lambda model, official: None
     middle: Callable[[GradientModel, Tensors], dict[str, Tensor]] = lambda model, official: {}
+    embeddings: Callable[[Any], tuple[Tensor, Tensor]] = lambda model: model()  # out/user_emb, out/item_emb
 
 
 WHOLE = slice(None)
@@ -93,7 +94,8 @@ def vbpr_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict
     return names | {"param/item_linear.weight": columns, "param/item_linear.bias": {"bias": WHOLE}}
 
 
-def freedom_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
+def projection_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
+    """Of models with id tables and a projection of trainable features per view."""
     names = table_names("user_embedding.weight", "item_id_embedding.weight")(official, features)
     for number, view in enumerate(features):
         prefix, ours = {"text": "text", "visual": "image"}[view], f"projections.{number}"
@@ -141,6 +143,20 @@ def freedom_middle(model: Any, official: Tensors) -> dict[str, Tensor]:
     }
 
 
+def bm3_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
+    predictor = {f"param/predictor.{name}": {f"predictor.{name}": WHOLE} for name in ("weight", "bias")}
+    return projection_names(official, features) | predictor
+
+
+def bm3_targets(model: Any, official: Tensors) -> None:
+    """Drop out by the recorded masks, which cover all users or items."""
+    if "rand/dropout_keep_user_target" in official:
+        scale = 1 / (1 - model.options.dropout)
+        model.target = lambda name, embeddings, rows: (
+            embeddings.detach() * official[f"rand/dropout_keep_{name}_target"][rows] * scale
+        )
+
+
 PORTS = {
     "BPR": Port(
         model="bpr",
@@ -172,7 +188,7 @@ PORTS = {
         model="freedom",
         options=freedom_options,
         views=views_of,
-        parameters=freedom_names,
+        parameters=projection_names,
         components={
             "out/loss_bpr": "bpr",
             "out/loss_bpr_text": "bpr.text",
@@ -180,6 +196,31 @@ PORTS = {
         },
         prepare=freedom_edges,
         middle=freedom_middle,
+    ),
+    "BM3": Port(
+        model="bm3",
+        options=lambda config: {
+            "n_layers": config["n_layers"],
+            "dropout": config["dropout"],
+            "view_weight": config["cl_weight"],
+            "reg_weight": config["reg_weight"],
+            "train_features": True,
+            "as_released": True,
+        },
+        views=views_of,
+        parameters=bm3_names,
+        components={
+            "out/loss_reg_unweighted": "reg",
+            "out/loss_user_vs_item": "user",
+            "out/loss_item_vs_user": "item",
+            "out/loss_text_vs_item": "item.text",
+            "out/loss_text_vs_text": "text",
+            "out/loss_visual_vs_item": "item.visual",
+            "out/loss_visual_vs_visual": "visual",
+        },
+        prepare=bm3_targets,
+        middle=lambda model, official: {"mid/norm_adj": adjacency(model.graph)},  # type: ignore[arg-type]
+        embeddings=lambda model: model.embeddings(),
     ),
 }
 
@@ -229,11 +270,12 @@ def check_recommender(fixture: Path, config: dict[str, Any], official: Tensors) 
     losses["loss"].backward()
     compare_gradients(deviations, model, names, official)
     compare_scores(deviations, "scores", model, official, "out/scores")
-    users, items = model()
+    users, items = port.embeddings(model)
     for key, rows in (("out/user_emb", users), ("out/item_emb", items)):
         if key in official:
             deviations.compare("scores", key, rows, official[key])
     if "train3/losses" in official:
+        port.prepare(model, official)
         compare_steps(deviations, model, batch, official)
     return deviations
 
