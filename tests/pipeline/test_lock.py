@@ -6,7 +6,13 @@ import pytest
 
 from mmrec.pipeline.lock import LockedError, locked
 
-HOLDER = "import sys, pathlib\nfrom mmrec.pipeline.lock import locked\nwith locked(pathlib.Path(sys.argv[1])):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+HOLDER = """
+import pathlib, sys
+from mmrec.pipeline.lock import locked
+with locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
 
 
 @pytest.fixture
