@@ -15,7 +15,7 @@ from ..losses import l2_loss, norm_loss
 from .base import GradientModel, TrainingData
 from .distinct import Distinct, distinct
 from .embeddings import Projection, id_embedding, require_modalities
-from .lightgcn import RELEASED_EPSILON
+from .lightgcn import DEGREE_EPSILON
 
 
 class BM3(GradientModel):
@@ -51,7 +51,7 @@ class BM3(GradientModel):
             Projection(modality, dim, bias=True, train_features=options.train_features)
             for modality in views.values()
         )
-        epsilon = RELEASED_EPSILON if options.as_released else 0.0
+        epsilon = DEGREE_EPSILON if options.as_released else 0.0
         self.graph = BipartiteGraph(data.user_idx, data.item_idx, data.n_users, data.n_items, epsilon)
         cold = data.item_degree == 0
         described = torch.stack([view.present for view in views.values()]).any(dim=0)
