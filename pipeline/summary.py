@@ -28,7 +28,7 @@ _LISTS = ("coverage", "novelty", "gini", "arp")
 def extract_text(report: ExtractReport, folder: Path) -> str:
     if report.up_to_date:
         return f"features: up to date, {report.items:,} items reused ({folder})"
-    done = f"{report.encoded:,} items encoded, {report.reused:,} reused in {seconds(report.seconds)}"
+    done = f"{report.encoded:,} items new or changed, {report.reused:,} reused in {seconds(report.seconds)}"
     text = f"features: {done} ({folder})"
     if report.failed:
         ledger = folder / report.ledger

@@ -88,7 +88,8 @@ def fit(
     run.load_best()
     progress = run.progress
     seconds = sum(record["seconds"] for record in progress.history)
-    log.info("epoch %d of %d is the best: %s", progress.best_epoch, progress.epoch, progress.best_metrics)
+    figures = ", ".join(f"{name} {value:.4f}" for name, value in progress.best_metrics.items())
+    log.info("epoch %d of %d is the best: %s", progress.best_epoch, progress.epoch, figures)
     return TrainingResult(
         progress.epoch, progress.best_epoch, progress.best_metrics, progress.history, seconds
     )
