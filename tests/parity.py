@@ -8,6 +8,7 @@ loss, gradients, scores, three optimiser steps and intermediate tensors. Exit 0 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -67,6 +68,8 @@ class Port:
     prepare: Callable[[GradientModel, Tensors], None] = lambda model, official: None
     middle: Callable[[GradientModel, Tensors], dict[str, Tensor]] = lambda model, official: {}
     embeddings: Callable[[Any], tuple[Tensor, Tensor]] = lambda model: model()  # out/user_emb, out/item_emb
+    dim: str = "embedding_size"  # official key of the embeddings' size
+    score: Callable[[Tensor], Tensor] = lambda products: products  # official score of an inner product
 
 
 WHOLE = slice(None)
@@ -157,6 +160,89 @@ def bm3_targets(model: Any, official: Tensors) -> None:
         )
 
 
+def images_first(config: dict[str, Any], official: Tensors) -> list[str]:
+    return views_of(config, official)[::-1]
+
+
+def fusion_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
+    """Of models on `ViewFusion`."""
+    names = {
+        "param/embedding_user.weight": {"fusion.user.weight": WHOLE},
+        "param/embedding_item.weight": {"fusion.item.weight": WHOLE},
+    }
+    linears = {f"{view[0]}_dense": f"projections.{number}.linear" for number, view in enumerate(features)}
+    for side in ("user", "item"):
+        after = f"embedding_{side}_after_GCN"
+        linears[after if f"param/{after}.weight" in official else f"read_{side}"] = f"read_{side}"
+    return names | linear_names({theirs: f"fusion.{ours}" for theirs, ours in linears.items()})
+
+
+def linear_names(linears: dict[str, str]) -> dict[str, dict[str, slice]]:
+    """Weight and bias of official linear layers -> ours."""
+    return {
+        f"param/{theirs}.{name}": {f"{ours}.{name}": WHOLE}
+        for theirs, ours in linears.items()
+        for name in ("weight", "bias")
+    }
+
+
+def slmrec_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
+    heads = {
+        "g_i_iv": "spaces.0",
+        "g_v_iv": "entries.0",
+        "g_iv_iva": "spaces.1.0",
+        "g_iva_ivat": "spaces.1.1",
+        "g_t_ivat": "entries.1",
+    }
+    return fusion_names(official, features) | linear_names(heads)
+
+
+def slmrec_options(config: dict[str, Any]) -> dict[str, Any]:
+    expect(config, ssl_task="FAC", adj_type="pre")
+    return {
+        "n_layers": config["layer_num"],
+        "temperature": config["temp"],
+        "ssl_weight": config["ssl_alpha"],
+        "ssl_temperature": config["ssl_temp"],
+        "fusion": config["mm_fusion_mode"],
+        "as_released": True,
+    }
+
+
+def expect(config: dict[str, Any], **known: Any) -> None:
+    for key, value in known.items():
+        if config.get(key, value) != value:
+            raise ValueError(
+                f"{key} = {config[key]!r} is not among what is known of the official code ({value!r})"
+            )
+
+
+def mmgcl_options(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "n_layers": config["layer_num"],
+        "tasks": config["ssl_task"],
+        "ssl_weight": config["ssl_alpha"],
+        "ssl_temperature": config["ssl_temp"],
+        "dropout": config["dropout_rate"],
+        "as_released": True,
+    }
+
+
+def mmgcl_edges(model: Any, official: Tensors) -> None:
+    """Copies of the graph with the recorded edges, in turn."""
+    pairs, masks = model.subgraphs, []
+    for view in ("view1", "view2"):
+        if f"mid/{view}_kept_user" in official:
+            kept = official[f"mid/{view}_kept_user"] * model.n_items + official[f"mid/{view}_kept_item"]
+            masks.append(torch.isin(pairs.user_idx * model.n_items + pairs.item_idx, kept))
+    turns = itertools.cycle(masks)
+    model.draw_edges = lambda: next(turns)
+
+
+def bipartite_middle(model: Any, official: Tensors) -> dict[str, Tensor]:
+    return {"mid/norm_adj": adjacency(model.graph)}
+
+
 PORTS = {
     "BPR": Port(
         model="bpr",
@@ -222,6 +308,27 @@ PORTS = {
         middle=lambda model, official: {"mid/norm_adj": adjacency(model.graph)},  # type: ignore[arg-type]
         embeddings=lambda model: model.embeddings(),
     ),
+    "SLMRec": Port(
+        model="slmrec",
+        options=slmrec_options,
+        views=images_first,
+        parameters=slmrec_names,
+        components={"out/loss_main": "softmax", "out/loss_ssl_unweighted": "ssl"},
+        middle=bipartite_middle,
+        dim="recdim",
+        score=torch.sigmoid,
+    ),
+    "MMGCL": Port(
+        model="mmgcl",
+        options=mmgcl_options,
+        views=images_first,
+        parameters=fusion_names,
+        components={"out/loss_bpr": "bpr", "out/loss_ssl_unweighted": "ssl"},
+        prepare=mmgcl_edges,
+        middle=bipartite_middle,
+        dim="latent_dim",
+        score=torch.sigmoid,
+    ),
 }
 
 
@@ -251,7 +358,7 @@ def check_recommender(fixture: Path, config: dict[str, Any], official: Tensors) 
     shared = load_file(fixture.with_name("data.safetensors"))
     data = training_data(shared, port.views(settings, official))
     options = validate_options(port.model, port.options(settings))
-    model = model_class(port.model)(data, settings["embedding_size"], options)
+    model = model_class(port.model)(data, settings[port.dim], options)
     assert isinstance(model, GradientModel)
     features = {view: modality.values for view, modality in data.modalities.items()}
     names = port.parameters(official, features)
@@ -269,14 +376,14 @@ def check_recommender(fixture: Path, config: dict[str, Any], official: Tensors) 
             deviations.compare("loss", key, losses[part], official[key])
     losses["loss"].backward()
     compare_gradients(deviations, model, names, official)
-    compare_scores(deviations, "scores", model, official, "out/scores")
+    compare_scores(deviations, port, "scores", model, official)
     users, items = port.embeddings(model)
     for key, rows in (("out/user_emb", users), ("out/item_emb", items)):
         if key in official:
             deviations.compare("scores", key, rows, official[key])
     if "train3/losses" in official:
         port.prepare(model, official)
-        compare_steps(deviations, model, batch, official)
+        compare_steps(deviations, port, model, batch, official)
     return deviations
 
 
@@ -294,13 +401,16 @@ def compare_gradients(
 
 
 def compare_scores(
-    deviations: Deviations, group: str, model: GradientModel, official: Tensors, key: str
+    deviations: Deviations, port: Port, group: str, model: GradientModel, official: Tensors
 ) -> None:
-    vectors = model.vectors()
-    deviations.compare(group, key, vectors.users @ vectors.items.T, official[key])
+    vectors, key = model.vectors(), {"scores": "out/scores", "train3": "train3/scores"}[group]
+    products = torch.from_numpy(vectors.users @ vectors.items.T)
+    deviations.compare(group, key, port.score(products), official[key])
 
 
-def compare_steps(deviations: Deviations, model: GradientModel, batch: Any, official: Tensors) -> None:
+def compare_steps(
+    deviations: Deviations, port: Port, model: GradientModel, batch: Any, official: Tensors
+) -> None:
     """Three steps of Adam from the fixture's parameters: the loss before each, the scores after them."""
     optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     losses = []
@@ -311,7 +421,7 @@ def compare_steps(deviations: Deviations, model: GradientModel, batch: Any, offi
         optimizer.step()
         losses.append(loss.detach())
     deviations.compare("train3", "train3/losses", torch.stack(losses), official["train3/losses"])
-    compare_scores(deviations, "train3", model, official, "train3/scores")
+    compare_scores(deviations, port, "train3", model, official)
 
 
 def check_metrics(fixture: Path, config: dict[str, Any], official: Tensors) -> Deviations:

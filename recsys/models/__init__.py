@@ -21,6 +21,8 @@ MODELS: dict[str, str] = {
     "lightgcn": "lightgcn:LightGCN",
     "vbpr": "vbpr:VBPR",
     "freedom": "freedom:FREEDOM",
+    "slmrec": "slmrec:SLMRec",
+    "mmgcl": "mmgcl:MMGCL",
     "bm3": "bm3:BM3",
 }
 

@@ -53,6 +53,10 @@ class Projection(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         return self.linear(self.features[rows]) * self.present[rows].unsqueeze(1)
 
+    def table(self) -> Tensor:
+        """All rows, (n_items, dim), without a copy of the features."""
+        return self.linear(self.features) * self.present.unsqueeze(1)
+
 
 def require_modalities(model: str, modalities: Modalities) -> Modalities:
     """The views given, at least one of them with a vector; InputError otherwise."""
