@@ -260,7 +260,7 @@ def test_the_tiny_clip_knows_held_out_products_by_their_texts() -> None:
 
     nearest = (images @ encoder.encode_tokens(windows).T).argmax(axis=1)
 
-    assert (nearest == np.arange(500)).mean() > 0.4  # chance: 0.002
+    assert (nearest == np.arange(500)).mean() > 0.85  # chance: 0.002
 
 
 def test_the_tiny_clip_is_tiny() -> None:
