@@ -31,6 +31,8 @@ from mmrec.recsys.models.base import GradientModel, TrainingData
 from mmrec.recsys.ranking import rank_exact
 
 Tensors = dict[str, Tensor]
+Part = slice | tuple[slice, ...]  # columns, or an index of all dimensions
+Names = dict[str, dict[str, Part]]  # official key -> our parameters, each with the part of it that it holds
 ATOL, GRADIENT_ATOL, GRADIENT_RTOL, METRIC_ATOL = 1e-5, 5e-6, 1e-4, 1e-9
 
 
@@ -62,8 +64,7 @@ class Port:
     model: str
     options: Callable[[dict[str, Any]], dict[str, Any]]  # official config -> raw options
     views: Callable[[dict[str, Any], Tensors], list[str]]  # in the order of our views
-    parameters: Callable[[Tensors, dict[str, Tensor]], dict[str, dict[str, slice]]]
-    # official key -> our parameters, each with the columns of the official tensor that it holds
+    parameters: Callable[[Tensors, dict[str, Tensor]], Names]
     components: dict[str, str]  # official loss component -> ours
     prepare: Callable[[GradientModel, Tensors], None] = lambda model, official: None
     middle: Callable[[GradientModel, Tensors], dict[str, Tensor]] = lambda model, official: {}
@@ -82,14 +83,14 @@ def views_of(config: dict[str, Any], official: Tensors) -> list[str]:
     return [view for view in FEATURES if view[0] in config.get("_mods", "vt")]
 
 
-def table_names(user: str, item: str) -> Callable[[Tensors, Any], dict[str, dict[str, slice]]]:
+def table_names(user: str, item: str) -> Callable[[Tensors, Any], Names]:
     return lambda official, views: {
         f"param/{user}": {"user.weight": WHOLE},
         f"param/{item}": {"item.weight": WHOLE},
     }
 
 
-def vbpr_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
+def vbpr_names(official: Tensors, features: dict[str, Tensor]) -> Names:
     names, start, columns = table_names("u_embedding", "i_embedding")(official, features), 0, {}
     for number, values in enumerate(features.values()):
         columns[f"projections.{number}.linear.weight"] = slice(start, start + values.shape[1])
@@ -97,11 +98,11 @@ def vbpr_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict
     return names | {"param/item_linear.weight": columns, "param/item_linear.bias": {"bias": WHOLE}}
 
 
-def projection_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
-    """Of models with id tables and a projection of trainable features per view."""
+def projection_names(official: Tensors, features: dict[str, Tensor], owner: str = "") -> Names:
+    """Of models with id tables and a projection of trainable features per view (held by `owner`)."""
     names = table_names("user_embedding.weight", "item_id_embedding.weight")(official, features)
     for number, view in enumerate(features):
-        prefix, ours = {"text": "text", "visual": "image"}[view], f"projections.{number}"
+        prefix, ours = {"text": "text", "visual": "image"}[view], f"{owner}projections.{number}"
         names[f"param/{prefix}_embedding.weight"] = {f"{ours}.features": WHOLE}
         names[f"param/{prefix}_trs.weight"] = {f"{ours}.linear.weight": WHOLE}
         names[f"param/{prefix}_trs.bias"] = {f"{ours}.linear.bias": WHOLE}
@@ -146,7 +147,7 @@ def freedom_middle(model: Any, official: Tensors) -> dict[str, Tensor]:
     }
 
 
-def bm3_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
+def bm3_names(official: Tensors, features: dict[str, Tensor]) -> Names:
     predictor = {f"param/predictor.{name}": {f"predictor.{name}": WHOLE} for name in ("weight", "bias")}
     return projection_names(official, features) | predictor
 
@@ -160,11 +161,67 @@ def bm3_targets(model: Any, official: Tensors) -> None:
         )
 
 
+def lattice_names(official: Tensors, features: dict[str, Tensor]) -> Names:
+    """One weight per view; the release has one for images, then one for texts, also where it has one view."""
+    names = projection_names(official, features, owner="learned.")
+    weights = {("visual", "text"): WHOLE, ("visual",): slice(1), ("text",): slice(1, None)}[tuple(features)]
+    names["param/modal_weight"] = {"learned.view_weight": weights}
+    layers = sum(name.startswith("param/GC_Linear_list.") for name in official) // 2
+    for layer in range(layers):
+        for theirs, ours in (("GC", "sums"), ("Bi", "products")):
+            names |= linear_names({f"{theirs}_Linear_list.{layer}": f"collaborative.{ours}.{layer}"})
+    return names
+
+
+def lattice_options(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "cf_model": config["cf_model"],
+        "n_layers": len(config["weight_size"]),
+        "n_item_layers": config["n_layers"],
+        "k": config["knn_k"],
+        "feature_dim": config["feat_embed_dim"],
+        "original_share": config["lambda_coeff"],
+        "dropout": max(config["mess_dropout"], default=0.0),
+        "reg_weight": config["reg_weight"],
+        "reg_batch_size": config["train_batch_size"],
+        "train_features": True,
+        "as_released": True,
+    }
+
+
+def lattice_middle(model: Any, official: Tensors) -> dict[str, Tensor]:
+    learned = model.learned
+    pattern, values = learned()
+    tensors, shape = {"mid/item_adj": pattern.matrices(values)[0].to_dense()}, (model.n_items, model.n_items)
+    for number, name in enumerate(("image", "text")):
+        chosen = learned.original_views == number
+        places = torch.stack([learned.original_rows[chosen], learned.original_columns[chosen]])
+        graph = torch.sparse_coo_tensor(places, learned.original_values[chosen], shape)
+        tensors[f"mid/{name}_original_adj"] = graph.to_dense()
+    return tensors
+
+
 def images_first(config: dict[str, Any], official: Tensors) -> list[str]:
     return views_of(config, official)[::-1]
 
 
-def fusion_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
+def by_side(name: str, official: Tensors, users: str, items: str) -> Names:
+    """An official table of users and then items -> one of ours for each."""
+    n_users = len(official["out/scores"])
+    return {name: {users: (slice(n_users), WHOLE), items: (slice(n_users, None), WHOLE)}}
+
+
+def grcn_names(official: Tensors, features: dict[str, Tensor]) -> Names:
+    names = by_side("param/id_gcn.id_embedding", official, "user.weight", "item.weight")
+    names |= by_side("param/model_specific_conf", official, "user_confidence", "item_confidence")
+    for number, view in enumerate(features):
+        prefix, ours = f"{view[0]}_gcn", f"views.{number}"
+        names[f"param/{prefix}.preference"] = {f"{ours}.preference.weight": WHOLE}
+        names |= linear_names({f"{prefix}.MLP": f"{ours}.project.linear"})
+    return names
+
+
+def fusion_names(official: Tensors, features: dict[str, Tensor]) -> Names:
     """Of models on `ViewFusion`."""
     names = {
         "param/embedding_user.weight": {"fusion.user.weight": WHOLE},
@@ -177,7 +234,7 @@ def fusion_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, di
     return names | linear_names({theirs: f"fusion.{ours}" for theirs, ours in linears.items()})
 
 
-def linear_names(linears: dict[str, str]) -> dict[str, dict[str, slice]]:
+def linear_names(linears: dict[str, str]) -> Names:
     """Weight and bias of official linear layers -> ours."""
     return {
         f"param/{theirs}.{name}": {f"{ours}.{name}": WHOLE}
@@ -186,7 +243,7 @@ def linear_names(linears: dict[str, str]) -> dict[str, dict[str, slice]]:
     }
 
 
-def slmrec_names(official: Tensors, features: dict[str, Tensor]) -> dict[str, dict[str, slice]]:
+def slmrec_names(official: Tensors, features: dict[str, Tensor]) -> Names:
     heads = {
         "g_i_iv": "spaces.0",
         "g_v_iv": "entries.0",
@@ -308,6 +365,27 @@ PORTS = {
         middle=lambda model, official: {"mid/norm_adj": adjacency(model.graph)},  # type: ignore[arg-type]
         embeddings=lambda model: model.embeddings(),
     ),
+    "GRCN": Port(
+        model="grcn",
+        options=lambda config: {
+            "n_routing": config["n_layers"],
+            "content_dim": config["latent_embedding"],
+            "reg_weight": config["reg_weight"],
+            "as_released": True,
+        },
+        views=images_first,
+        parameters=grcn_names,
+        components={"out/loss_bpr": "bpr"},
+    ),
+    "LATTICE": Port(
+        model="lattice",
+        options=lattice_options,
+        views=images_first,
+        parameters=lattice_names,
+        components={"out/loss_bpr": "bpr"},
+        prepare=lambda model, official: model.start_epoch(torch.Generator()),
+        middle=lattice_middle,
+    ),
     "SLMRec": Port(
         model="slmrec",
         options=slmrec_options,
@@ -341,7 +419,11 @@ def training_data(shared: Tensors, views: list[str]) -> TrainingData:
     return TrainingData(n_users, n_items, keys // n_items, keys % n_items, modalities)
 
 
-def load_parameters(model: GradientModel, names: dict[str, dict[str, slice]], official: Tensors) -> None:
+def part(tensor: Tensor, chosen: Part) -> Tensor:
+    return tensor[chosen] if isinstance(chosen, tuple) else tensor[..., chosen]
+
+
+def load_parameters(model: GradientModel, names: Names, official: Tensors) -> None:
     parameters = dict(model.named_parameters())
     filled = [name for ours in names.values() for name in ours]
     if sorted(filled) != sorted(parameters):
@@ -349,7 +431,7 @@ def load_parameters(model: GradientModel, names: dict[str, dict[str, slice]], of
     with torch.no_grad():
         for key, ours in names.items():
             for name, columns in ours.items():
-                parameters[name].copy_(official[key][..., columns])
+                parameters[name].copy_(part(official[key], columns))
 
 
 def check_recommender(fixture: Path, config: dict[str, Any], official: Tensors) -> Deviations:
@@ -376,6 +458,12 @@ def check_recommender(fixture: Path, config: dict[str, Any], official: Tensors) 
             deviations.compare("loss", key, losses[part], official[key])
     losses["loss"].backward()
     compare_gradients(deviations, model, names, official)
+    if "out/loss_second_batch" in official:
+        model.zero_grad()
+        loss = model.loss(*batch)["loss"]
+        deviations.compare("loss", "out/loss_second_batch", loss, official["out/loss_second_batch"])
+        loss.backward()
+        compare_gradients(deviations, model, names, official, "grad_second_batch/")
     compare_scores(deviations, port, "scores", model, official)
     users, items = port.embeddings(model)
     for key, rows in (("out/user_emb", users), ("out/item_emb", items)):
@@ -388,14 +476,14 @@ def check_recommender(fixture: Path, config: dict[str, Any], official: Tensors) 
 
 
 def compare_gradients(
-    deviations: Deviations, model: GradientModel, names: dict[str, dict[str, slice]], official: Tensors
+    deviations: Deviations, model: GradientModel, names: Names, official: Tensors, prefix: str = "grad/"
 ) -> None:
     """Against `grad/*`; a parameter without one must have none here, or zeros."""
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     for key, ours in names.items():
-        expected = official.get(key.replace("param/", "grad/"), torch.zeros_like(official[key]))
+        expected = official.get(key.replace("param/", prefix), torch.zeros_like(official[key]))
         for name, columns in ours.items():
-            theirs = expected[..., columns]
+            theirs = part(expected, columns)
             gradient = gradients[name] if gradients[name] is not None else torch.zeros_like(theirs)
             deviations.compare("grad", f"grad of {name}", gradient, theirs, GRADIENT_ATOL, GRADIENT_RTOL)
 

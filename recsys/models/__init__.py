@@ -21,9 +21,11 @@ MODELS: dict[str, str] = {
     "lightgcn": "lightgcn:LightGCN",
     "vbpr": "vbpr:VBPR",
     "freedom": "freedom:FREEDOM",
+    "grcn": "grcn:GRCN",
     "slmrec": "slmrec:SLMRec",
     "mmgcl": "mmgcl:MMGCL",
     "bm3": "bm3:BM3",
+    "lattice": "lattice:LATTICE",
 }
 
 

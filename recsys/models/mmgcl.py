@@ -26,9 +26,10 @@ RELEASED_EPSILON = 1e-5  # inside the logarithm of the released BPR
 class MMGCL(GradientModel):
     """score(u, i) of the joined views (`ViewFusion`); loss = BPR + ssl_weight * sum of two InfoNCE.
 
-    InfoNCE sets a user against the batch's items within one perturbed copy. ED: all passes of the copy run on
-    a graph without some edges. MM: one view, drawn per step, passes over a graph without some users and items, the
-    others over the whole graph. CN: one more negative per pair, the item with that view of the negative item.
+    InfoNCE sets a user against the items of the batch, in one perturbed copy. ED: all passes of the copy run
+    on a graph without some edges. MM: one view, drawn per step, passes over a graph without some users and
+    items, the others over the whole graph. CN: one more negative per pair, the item with that view of the
+    negative item.
 
     Copies are ED and MM; without MM both are ED. A negative item that lacks the view adds no CN term.
     """
@@ -84,7 +85,8 @@ class MMGCL(GradientModel):
             return _rows(all_users, users), _rows(all_items, items)
 
         whole_users, whole_items = rows(self.graph, blocks)
-        bpr = bpr_loss(self._user(whole_users), *self._item(whole_items).chunk(2))
+        chosen_items, other_items = self._item(whole_items).chunk(2)
+        bpr = bpr_loss(self._user(whole_users), chosen_items, other_items)
         lacks = ~self.fusion.projections[view - 1].present[negatives]  # type: ignore[index, operator]
         first = self._info_nce(*rows(self.subgraphs.keep(self.draw_edges()), blocks), lacks)
         if self.options.tasks == "ED":
@@ -102,7 +104,7 @@ class MMGCL(GradientModel):
         all_users, all_items = self.fusion(self.graph)
         self.snapshot.take(all_users, all_items)
         chosen, others = _rows(all_items, positives), _rows(all_items, negatives)
-        bpr = bpr_loss(_rows(all_users, users), chosen, others, RELEASED_EPSILON)
+        bpr = bpr_loss(_rows(all_users, users), chosen, others, epsilon=RELEASED_EPSILON)
         terms = []
         for _ in range(2 if self.options.tasks == "ED" else 1):
             copy_users, copy_items = self.fusion(self.subgraphs.keep(self.draw_edges()))
