@@ -14,7 +14,7 @@ from .summary import comparison_text
 
 log = logging.getLogger(__name__)
 
-MODELS = {"popularity": "popularity", "lightgcn": "IDs alone", "freedom": "IDs, images and texts"}
+MODELS = {"popularity": "no taste", "lightgcn": "IDs", "freedom": "IDs and content"}
 CONFIG = """\
 # The generated shop of `mmrec demo`; run it again with: mmrec run -c {name}
 

@@ -80,12 +80,12 @@ def comparison_text(title: str, evaluations: Mapping[str, Mapping[str, Any]], k:
     columns = {
         f"test recall@{k}": ("test", f"recall@{k}"),
         f"test ndcg@{k}": ("test", f"ndcg@{k}"),
-        f"cold recall@{k}": ("test_cold", f"recall@{k}"),
+        f"cold items recall@{k}": ("test_cold", f"recall@{k}"),
         f"among cold recall@{k}": ("test_among_cold", f"recall@{k}"),
     }
     rows = []
     for model, evaluation in evaluations.items():
-        cells = [_interval(evaluation["splits"].get(split), metric) for split, metric in columns.values()]
+        cells = [_margin(evaluation["splits"][split], metric) for split, metric in columns.values()]
         rows.append([model, *cells])
     return table(title, ["model", *columns], rows)
 

@@ -49,6 +49,7 @@ def write_bundle(
         shutil.rmtree(fresh)
     fresh.mkdir(parents=True)
     save_file(dict(tensors), fresh / "model.safetensors")
+    (fresh / "model.safetensors").chmod(0o644)  # safetensors makes files private to their owner
     dim = vectors.items.shape[1]
     _write_vectors(fresh / "users.parquet", "user_id", ids[0], vectors.users, dim)
     _write_vectors(fresh / "items.parquet", "item_id", ids[1], vectors.items, dim)
@@ -109,7 +110,7 @@ def _read_vectors(path: Path, key: str) -> tuple[pl.Series, np.ndarray | sparse.
     dim = int(dict(table.schema.metadata or {})[b"dim"])
     if "vector" in table.column_names:
         flat = table["vector"].combine_chunks().flatten().to_numpy()
-        return ids, flat.reshape(len(ids), dim)
+        return ids, np.array(flat.reshape(len(ids), dim))  # Arrow's memory is read-only
     indices, values = (table[name].combine_chunks() for name in ("indices", "values"))
     parts = (values.flatten().to_numpy(), indices.flatten().to_numpy(), indices.offsets.to_numpy())
     return ids, sparse.csr_matrix(parts, shape=(len(ids), dim))

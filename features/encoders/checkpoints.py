@@ -26,10 +26,10 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from safetensors import SafetensorError
 
 from ..errors import InputError
+from .registry import SIDECAR
 
 log = logging.getLogger(__name__)
 
-SIDECAR = "open_clip_config.json"
 UNREADABLE = (  # what open_clip's reader raises for a file that is no state dict, or one of another model
     AttributeError,
     EOFError,

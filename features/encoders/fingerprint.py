@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..files import digest_json, file_sha256
-from .registry import TINY
+from .registry import SIDECAR, TINY
 
 
 def encoder_fingerprint(name: str, precision: str) -> dict[str, str]:
@@ -16,6 +16,8 @@ def encoder_fingerprint(name: str, precision: str) -> dict[str, str]:
     fingerprint = {"name": name, "precision": precision}
     path = TINY if name == "tiny" else Path(name.partition(":")[2].partition("/")[2])
     if path.name and path.exists():
-        files = sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
-        fingerprint["weights"] = digest_json([[file.name, file_sha256(file)] for file in files])
+        beside = path.with_name(SIDECAR)
+        files = sorted(path.iterdir()) if path.is_dir() else [path, *([beside] if beside.is_file() else [])]
+        content = [[file.name, file_sha256(file)] for file in files if file.is_file()]
+        fingerprint["weights"] = digest_json(content)
     return fingerprint

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..errors import InputError
 from .base import Encoder
 
+SIDECAR = "open_clip_config.json"  # beside a checkpoint: its architecture and preprocessing
 TINY = Path(__file__).with_name("tiny")  # written by tools/train_tiny_clip.py
 
 
