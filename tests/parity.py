@@ -221,6 +221,28 @@ def grcn_names(official: Tensors, features: dict[str, Tensor]) -> Names:
     return names
 
 
+def mmgcn_names(official: Tensors, features: dict[str, Tensor]) -> Names:
+    dim = official["nonparam/id_embedding"].shape[1]
+    names = by_side("nonparam/id_embedding", official, "user.weight", "item.weight")
+    for number, view in enumerate(features):
+        theirs, ours = f"{view[0]}_gcn", f"branches.{number}"
+        names[f"nonparam/{theirs}.preference"] = {f"{ours}.preference.weight": WHOLE}
+        if view == "visual":
+            names |= linear_names({f"{theirs}.MLP": f"{ours}.map"})
+        for layer in range(1, 4):
+            inner = f"{ours}.layers.{layer - 1}"
+            names |= linear_names({f"{theirs}.linear_layer{layer}": f"{inner}.own"})
+            names |= {
+                f"param/{theirs}.conv_embed_{layer}.weight": {f"{inner}.aggregate": WHOLE},
+                f"param/{theirs}.g_layer{layer}.bias": {f"{inner}.of_own.bias": WHOLE},
+                f"param/{theirs}.g_layer{layer}.weight": {
+                    f"{inner}.of_neighbours.weight": slice(-dim),
+                    f"{inner}.of_own.weight": slice(-dim, None),
+                },
+            }
+    return names
+
+
 def fusion_names(official: Tensors, features: dict[str, Tensor]) -> Names:
     """Of models on `ViewFusion`."""
     names = {
@@ -364,6 +386,13 @@ PORTS = {
         prepare=bm3_targets,
         middle=lambda model, official: {"mid/norm_adj": adjacency(model.graph)},  # type: ignore[arg-type]
         embeddings=lambda model: model.embeddings(),
+    ),
+    "MMGCN": Port(
+        model="mmgcn",
+        options=lambda config: {"reg_weight": config["reg_weight"], "as_released": True},
+        views=images_first,
+        parameters=mmgcn_names,
+        components={"out/loss_bpr": "bpr"},
     ),
     "GRCN": Port(
         model="grcn",

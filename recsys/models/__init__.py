@@ -22,6 +22,7 @@ MODELS: dict[str, str] = {
     "vbpr": "vbpr:VBPR",
     "freedom": "freedom:FREEDOM",
     "grcn": "grcn:GRCN",
+    "mmgcn": "mmgcn:MMGCN",
     "slmrec": "slmrec:SLMRec",
     "mmgcl": "mmgcl:MMGCL",
     "bm3": "bm3:BM3",

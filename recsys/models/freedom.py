@@ -106,11 +106,15 @@ class FREEDOM(GradientModel):
         return BipartiteGraph(user_idx, item_idx, self.n_users, self.n_items, epsilon)
 
 
+def is_image_view(name: str) -> bool:
+    return name in ("image", "visual") or name.startswith("image.")
+
+
 def view_weights(views: Iterable[str], image_weight: float) -> dict[str, float]:
     """Share of each view in the item graph: image views ("image.*", "image", "visual") split `image_weight`
     equally, all others the rest; one family alone takes everything."""
     names = list(views)
-    images = [name for name in names if name in ("image", "visual") or name.startswith("image.")]
+    images = [name for name in names if is_image_view(name)]
     others = [name for name in names if name not in images]
     share = image_weight if images and others else float(bool(images))
     return {name: share / len(images) if name in images else (1 - share) / len(others) for name in names}

@@ -12,7 +12,7 @@ from mmrec.recsys.models import MODELS, model_class, validate_options
 from mmrec.recsys.models.base import ClosedFormModel, GradientModel, TrainingData, Vectors
 from mmrec.recsys.training import fit
 
-CONTENT_MODELS = {"vbpr", "freedom", "bm3", "lattice", "grcn", "slmrec", "mmgcl"}
+CONTENT_MODELS = {"vbpr", "freedom", "bm3", "lattice", "grcn", "mmgcn", "slmrec", "mmgcl"}
 N_USERS, N_ITEMS, COLD = 16, 13, 12  # a user likes items 0..11 of the user's parity; item 12 is cold
 OPTIONS = {"freedom": {"k": 4, "edge_dropout": 0.2}, "itemknn": {"shrink": 0.0}, "ease": {"reg_weight": 1.0}}
 
@@ -115,7 +115,7 @@ def test_a_model_of_content_refuses_to_go_without(name: str) -> None:
         model_class(name)(data, 8, validate_options(name, {}))
 
 
-@pytest.mark.parametrize("name", ["bpr", "lightgcn", "vbpr", "freedom", "grcn", "slmrec", "mmgcl"])
+@pytest.mark.parametrize("name", ["bpr", "lightgcn", "vbpr", "freedom", "grcn", "mmgcn", "slmrec", "mmgcl"])
 def test_saved_parameters_give_the_same_vectors(name: str) -> None:
     model = trained(name, VIEWS["missing"])
     assert isinstance(model, GradientModel)
