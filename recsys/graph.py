@@ -144,6 +144,10 @@ class BipartiteGraph(nn.Module):
         """What a batch needs: rows `user_idx`, `item_idx` of `propagate`, then the same rows of layer 0."""
         return _BatchRows.apply(self, n_layers, users, items, user_idx, item_idx)  # type: ignore[return-value]
 
+    def sum_to_users(self, items: Tensor) -> Tensor:
+        """R^ items, (n_users, d): of every user the weighted sum over the training items."""
+        return _Product.apply(self.to_users, self.to_items, items)  # type: ignore[return-value]
+
     @torch.no_grad()
     def mean_of_layers(self, users: Tensor, items: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
         """`propagate` without a gradient, by Horner's rule: x + A (x + A (x + ...)), divided at the end."""

@@ -195,10 +195,54 @@ def lattice_middle(model: Any, official: Tensors) -> dict[str, Tensor]:
     tensors, shape = {"mid/item_adj": pattern.matrices(values)[0].to_dense()}, (model.n_items, model.n_items)
     for number, name in enumerate(("image", "text")):
         chosen = learned.original_views == number
-        places = torch.stack([learned.original_rows[chosen], learned.original_columns[chosen]])
-        graph = torch.sparse_coo_tensor(places, learned.original_values[chosen], shape)
-        tensors[f"mid/{name}_original_adj"] = graph.to_dense()
+        graph = torch.zeros(shape)
+        places = learned.original_rows[chosen], learned.original_columns[chosen]
+        graph[places] = learned.original_values[chosen]
+        tensors[f"mid/{name}_original_adj"] = graph
     return tensors
+
+
+def mgcn_names(official: Tensors, features: dict[str, Tensor]) -> Names:
+    names = table_names("user_embedding.weight", "item_id_embedding.weight")(official, features)
+    names |= linear_names({"query_common.0": "fusion.attention.0"})
+    names["param/query_common.2.weight"] = {"fusion.attention.2.weight": WHOLE}
+    for number, view in enumerate(features):
+        prefix, ours = {"text": "text", "visual": "image"}[view], f"views.{number}"
+        names[f"param/{prefix}_embedding.weight"] = {f"{ours}.projection.features": WHOLE}
+        names |= linear_names(
+            {
+                f"{prefix}_trs": f"{ours}.projection.linear",
+                f"gate_{view[0]}.0": f"{ours}.gate",
+                f"gate_{prefix}_prefer.0": f"fusion.preferences.{number}",
+            }
+        )
+    return names
+
+
+def mgcn_options(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "n_layers": config["n_ui_layers"],
+        "n_item_layers": config["n_layers"],
+        "k": config["knn_k"],
+        "contrast_weight": config["cl_loss"],
+        "reg_weight": config["reg_weight"],
+        "reg_batch_size": config["train_batch_size"],
+        "train_features": True,
+        "as_released": True,
+    }
+
+
+def mgcn_middle(model: Any, official: Tensors) -> dict[str, Tensor]:
+    embeddings = model.graph.propagate(model.user.weight, model.item.weight, model.options.n_layers)
+    image, text = (view.graph.matrix.to_dense() for view in model.views)
+    return {
+        "mid/norm_adj": adjacency(model.graph),
+        "mid/R": model.graph.to_users.to_dense(),
+        "mid/image_original_adj": image,
+        "mid/text_original_adj": text,
+        "mid/content_embeds": torch.cat(embeddings),
+        "mid/side_embeds": torch.cat(model.sides(*embeddings)),
+    }
 
 
 def images_first(config: dict[str, Any], official: Tensors) -> list[str]:
@@ -414,6 +458,18 @@ PORTS = {
         components={"out/loss_bpr": "bpr"},
         prepare=lambda model, official: model.start_epoch(torch.Generator()),
         middle=lattice_middle,
+    ),
+    "MGCN": Port(
+        model="mgcn",
+        options=mgcn_options,
+        views=images_first,
+        parameters=mgcn_names,
+        components={
+            "out/loss_bpr": "bpr",
+            "out/loss_cl_item": "contrast.item",
+            "out/loss_cl_user": "contrast.user",
+        },
+        middle=mgcn_middle,
     ),
     "SLMRec": Port(
         model="slmrec",

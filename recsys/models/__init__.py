@@ -27,6 +27,7 @@ MODELS: dict[str, str] = {
     "mmgcl": "mmgcl:MMGCL",
     "bm3": "bm3:BM3",
     "lattice": "lattice:LATTICE",
+    "mgcn": "mgcn:MGCN",
 }
 
 
