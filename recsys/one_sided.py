@@ -45,9 +45,11 @@ class _OneSided(torch.autograd.Function):
         ctx.products, ctx.n_layers, ctx.widths = products, n_layers, (own.shape[1], other.shape[1])
         rows = sides[n_layers % 2]
         for depth in reversed(range(n_layers)):  # Horner: x0 + A (x1 + A (x2 + ...))
-            rows, start = products[depth % 2] @ rows, sides[depth % 2]
-            width = max(rows.shape[1], start.shape[1])
-            rows = _widen(rows, width).add_(_widen(start, width))
+            start, product = sides[depth % 2], products[depth % 2]
+            if rows.shape[1] < start.shape[1]:  # shared so far
+                rows = _widen(product @ rows, start.shape[1]).add_(start)
+            else:
+                rows = torch.addmm(_widen(start, rows.shape[1]), product, rows)
         return _widen(rows, max(ctx.widths)) / (n_layers + 1)
 
     @staticmethod

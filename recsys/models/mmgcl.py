@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from ..contrastive import in_batch_loss
 from ..graph import BipartiteGraph
 from ..losses import bpr_loss, l2_loss
 from ..one_sided import Graph, Subgraphs
 from .base import GradientModel, TrainingData
+from .contrastive import in_batch_loss
+from .distinct import Distinct, distinct
 from .embeddings import require_modalities
 from .freedom import view_weights
 from .snapshot import Snapshot
 from .view_fusion import ViewFusion
 
 RELEASED_EPSILON = 1e-5  # inside the logarithm of the released BPR
+
+
+class Batch(NamedTuple):
+    users: Distinct
+    positives: Distinct
+    negatives: Tensor  # (b,)
 
 
 class MMGCL(GradientModel):
@@ -61,9 +68,8 @@ class MMGCL(GradientModel):
         self.snapshot = Snapshot(data.n_users, data.n_items, dim, data.device) if released else None
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        bpr, first, second = (self._released_terms if self.snapshot else self._terms)(
-            users, positives, negatives
-        )
+        batch = Batch(distinct(users), distinct(positives), negatives)
+        bpr, first, second = (self._released_terms if self.snapshot else self._terms)(batch)
         loss = bpr + self.options.ssl_weight * (first + second)
         parts = {"bpr": bpr, "ssl": first + second}
         if self.snapshot is None:
@@ -72,57 +78,82 @@ class MMGCL(GradientModel):
             loss = loss + self.options.reg_weight * parts["reg"]
         return {"loss": loss, **parts}
 
-    def _terms(self, users: Tensor, positives: Tensor, negatives: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _terms(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """BPR and the InfoNCE of both copies."""
         view = self.draw_view() + 1
         blocks = [[view], [other for other in range(self.fusion.n_views) if other != view]]
-        inputs, items = self.fusion.inputs(), torch.cat([positives, negatives])
+        inputs = self.fusion.inputs()
 
-        def rows(graph: Graph, chosen: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-            """(b, blocks, dim) of the users and (2 b, blocks, dim) of the positives and negatives."""
+        def rows(graph: Graph, chosen: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
+            """The batch's users, positives and negatives, each (n, blocks, dim)."""
             all_users = self.fusion.users(graph, inputs, chosen)
             all_items = self.fusion.items(graph, inputs, chosen)
-            return _rows(all_users, users), _rows(all_items, items)
+            items = _rows(all_items, torch.cat([batch.positives.rows, batch.negatives]))
+            n = len(batch.positives.rows)
+            return _rows(all_users, batch.users.rows), items[:n], items[n:]
 
-        whole_users, whole_items = rows(self.graph, blocks)
-        chosen_items, other_items = self._item(whole_items).chunk(2)
-        bpr = bpr_loss(self._user(whole_users), chosen_items, other_items)
-        lacks = ~self.fusion.projections[view - 1].present[negatives]  # type: ignore[index, operator]
-        first = self._info_nce(*rows(self.subgraphs.keep(self.draw_edges()), blocks), lacks)
+        users, positives, negatives = whole = rows(self.graph, blocks)
+        bpr = self._bpr(batch, self._user(users), self._item(positives), self._item(negatives))
+        lacks = ~self.fusion.projections[view - 1].present[batch.negatives]  # type: ignore[index, operator]
+        first = rows(self.subgraphs.keep(self.draw_edges()), blocks)
         if self.options.tasks == "ED":
-            return bpr, first, self._info_nce(*rows(self.subgraphs.keep(self.draw_edges()), blocks), lacks)
-        masked_users, masked_items = rows(self.subgraphs.keep(self.draw_nodes()), blocks[:1])
-        second_users = torch.cat([masked_users, whole_users[:, 1:]], dim=1)
-        second_items = torch.cat([masked_items, whole_items[:, 1:]], dim=1)
-        return bpr, first, self._info_nce(second_users, second_items, lacks)
+            second = rows(self.subgraphs.keep(self.draw_edges()), blocks)
+        else:
+            masked = rows(self.subgraphs.keep(self.draw_nodes()), blocks[:1])
+            users, positives, negatives = (
+                torch.cat([own, rest[:, 1:]], dim=1) for own, rest in zip(masked, whole, strict=True)
+            )
+            second = users, positives, negatives
+        return bpr, self._info_nce(batch, *first, lacks), self._info_nce(batch, *second, lacks)
 
-    def _released_terms(
-        self, users: Tensor, positives: Tensor, negatives: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _info_nce(
+        self, batch: Batch, users: Tensor, positives: Tensor, negatives: Tensor, lacks: Tensor
+    ) -> Tensor:
+        """InfoNCE of a copy from its `rows`; block 0 is the view of CN, `lacks` (b,) where there is none."""
+        mixed = None
+        if self.options.tasks == "ED+MM+CN":
+            rest = _rows(positives[:, 1:], batch.positives.slots)
+            mixed = self._item(torch.cat([negatives[:, :1], rest], dim=1))
+        return self._contrast(batch, self._user(users), self._item(positives), mixed, lacks)
+
+    def _contrast(
+        self,
+        batch: Batch,
+        users: Tensor,
+        positives: Tensor,
+        mixed: Tensor | None = None,
+        lacks: Tensor | None = None,
+    ) -> Tensor:
+        bound, hard = 1 / self.options.ssl_temperature, None
+        anchors = F.normalize(users, dim=1) * bound
+        if mixed is not None and lacks is not None:
+            hard = (F.embedding(batch.users.slots, anchors) * F.normalize(mixed, dim=1)).sum(dim=1)
+            hard = hard.masked_fill(lacks, -torch.inf)
+        targets = F.normalize(positives, dim=1)
+        return in_batch_loss(anchors, targets, batch.users, batch.positives, bound, hard)
+
+    def _released_terms(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         """BPR and twice the InfoNCE of one ED copy; of two where ED is the only task."""
         assert self.snapshot is not None
         all_users, all_items = self.fusion(self.graph)
         self.snapshot.take(all_users, all_items)
-        chosen, others = _rows(all_items, positives), _rows(all_items, negatives)
-        bpr = bpr_loss(_rows(all_users, users), chosen, others, epsilon=RELEASED_EPSILON)
+        users, positives = _rows(all_users, batch.users.rows), _rows(all_items, batch.positives.rows)
+        bpr = self._bpr(batch, users, positives, _rows(all_items, batch.negatives), RELEASED_EPSILON)
         terms = []
         for _ in range(2 if self.options.tasks == "ED" else 1):
-            copy_users, copy_items = self.fusion(self.subgraphs.keep(self.draw_edges()))
-            anchors = F.normalize(_rows(copy_users, users), dim=1) / self.options.ssl_temperature
-            terms.append(in_batch_loss(anchors, F.normalize(_rows(copy_items, positives), dim=1)))
+            all_users, all_items = self.fusion(self.subgraphs.keep(self.draw_edges()))
+            users, positives = _rows(all_users, batch.users.rows), _rows(all_items, batch.positives.rows)
+            terms.append(self._contrast(batch, users, positives))
         return bpr, terms[0], terms[-1]
 
-    def _info_nce(self, users: Tensor, items: Tensor, lacks: Tensor) -> Tensor:
-        """InfoNCE of a copy from `rows` whose block 0 is the view of CN; `lacks` (b,): no such negative."""
-        anchors = F.normalize(self._user(users), dim=1) / self.options.ssl_temperature
-        positives, negatives = items.chunk(2)
-        hard = None
-        if self.options.tasks == "ED+MM+CN":
-            mixed = torch.cat([negatives[:, :1], positives[:, 1:]], dim=1)
-            hard = (anchors * F.normalize(self._item(mixed), dim=1)).sum(dim=1).masked_fill(lacks, -torch.inf)
-        return in_batch_loss(anchors, F.normalize(self._item(positives), dim=1), hard)
+    @staticmethod
+    def _bpr(
+        batch: Batch, users: Tensor, positives: Tensor, negatives: Tensor, epsilon: float = 0.0
+    ) -> Tensor:
+        chosen = F.embedding(batch.users.slots, users), F.embedding(batch.positives.slots, positives)
+        return bpr_loss(*chosen, negatives, epsilon=epsilon)
 
-    def _user(self, blocks: Tensor) -> Tensor:  # (b, blocks, dim) -> (b, dim)
+    def _user(self, blocks: Tensor) -> Tensor:  # (n, blocks, dim) -> (n, dim)
         return blocks.sum(dim=1) + self.fusion.read_user.bias
 
     def _item(self, blocks: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from ..contrastive import in_batch_loss
 from ..graph import BipartiteGraph
 from ..losses import l2_loss
 from .base import GradientModel, TrainingData
+from .contrastive import in_batch_loss
+from .distinct import Distinct, distinct
 from .embeddings import require_modalities
 from .snapshot import Snapshot
 from .view_fusion import ViewFusion
@@ -64,26 +65,28 @@ class SLMRec(GradientModel):
         all_items = fusion.raw_items(self.graph, inputs)
         if self.snapshot is not None:
             self.snapshot.take(all_users, fusion.join_items(all_items))
-        raw = F.embedding(positives, all_items.flatten(1)).view(-1, fusion.n_views, self.dim)
+        left, right, bound = distinct(users), distinct(positives), 1 / self.options.temperature
+        raw = F.embedding(right.rows, all_items.flatten(1)).view(-1, fusion.n_views, self.dim)
         chosen = F.normalize(fusion.join_items(raw), dim=1)
-        rows = F.normalize(F.embedding(users, all_users), dim=1)
-        parts = {"softmax": in_batch_loss(rows / self.options.temperature, chosen)}
-        parts["ssl"] = self._recognition(raw, positives)
+        rows = F.normalize(F.embedding(left.rows, all_users), dim=1)
+        parts = {"softmax": in_batch_loss(rows * bound, chosen, left, right, bound)}
+        parts["ssl"] = self._recognition(raw, right)
         loss = parts["softmax"] + self.options.ssl_weight * parts["ssl"]
         if self.snapshot is None:
             parts["reg"] = l2_loss(fusion.user(users), fusion.item(positives))
             loss = loss + self.options.reg_weight * parts["reg"]
         return {"loss": loss, **parts}
 
-    def _recognition(self, raw: Tensor, items: Tensor) -> Tensor:
-        """FAC of the batch's items, from their rows (b, n_views, dim) in every view."""
+    def _recognition(self, raw: Tensor, items: Distinct) -> Tensor:
+        """FAC of the batch's items, from their rows (m, n_views, dim) in every view."""
         total, place = raw.new_zeros(()), raw[:, 0]
         for number, (space, entry) in enumerate(zip(self.spaces, self.entries, strict=True)):
             place = space(place)
             present = self.fusion.projections[number].present
-            valid = None if self.complete[number] else present[items]  # type: ignore[index]
+            valid = None if self.complete[number] else present[items.rows]  # type: ignore[index]
             targets = entry(raw[:, number + 1])
-            total = total + in_batch_loss(place / self.options.ssl_temperature, targets, valid=valid)
+            anchors = place / self.options.ssl_temperature
+            total = total + in_batch_loss(anchors, targets, items, items, valid=valid)
         return total
 
     def forward(self) -> tuple[Tensor, Tensor]:
