@@ -21,7 +21,7 @@ class LightGCN(GradientModel):
 
     class Options(BaseModel, frozen=True, extra="forbid"):
         n_layers: Annotated[int, Field(ge=0)] = 3
-        reg_weight: Annotated[float, Field(ge=0)] = 1e-4
+        reg_weight: Annotated[float, Field(ge=0)] = 1e-3
         as_released: bool = False  # as in MMRec: norms in place of squares, cold rows start at random
 
     def __init__(self, data: TrainingData, dim: int, options: Options) -> None:
