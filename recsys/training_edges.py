@@ -45,13 +45,13 @@ class TrainingEdges(nn.Module):
         """users[u] . items[i] of every edge, (n,), for tables (n_users, d) and (n_items, d)."""
         return _Dots.apply(self, users, items)  # type: ignore[return-value]
 
-    def to_users(self, weights: Tensor, items: Tensor) -> Tensor:
-        """Per user the sum of its items' rows times the edges' weights, (n_users, d)."""
-        return _ToUsers.apply(self, weights, items)  # type: ignore[return-value]
+    def to_users(self, weights: Tensor, items: Tensor, start: Tensor | None = None) -> Tensor:
+        """Per user the sum of its items' rows times the edges' weights, (n_users, d), plus `start`."""
+        return _ToUsers.apply(self, weights, items, start)  # type: ignore[return-value]
 
-    def to_items(self, weights: Tensor, users: Tensor) -> Tensor:
-        """Per item the sum of its users' rows times the edges' weights, (n_items, d)."""
-        return _ToItems.apply(self, weights, users)  # type: ignore[return-value]
+    def to_items(self, weights: Tensor, users: Tensor, start: Tensor | None = None) -> Tensor:
+        """Per item the sum of its users' rows times the edges' weights, (n_items, d), plus `start`."""
+        return _ToItems.apply(self, weights, users, start)  # type: ignore[return-value]
 
     def softmax_over_items(self, scores: Tensor, mask: Tensor | None = None) -> Tensor:
         """Softmax over the edges of a user. Scores are cosines or of that size: no maximum is subtracted.
@@ -106,39 +106,47 @@ class _Dots(torch.autograd.Function):
 
 class _ToUsers(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, edges: TrainingEdges, weights: Tensor, items: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, edges: TrainingEdges, weights: Tensor, items: Tensor, start: Tensor | None
+    ) -> Tensor:
         ctx.edges = edges
         ctx.save_for_backward(weights, items)
-        return edges.user_matrix(weights) @ items
+        matrix = edges.user_matrix(weights)
+        return matrix @ items if start is None else torch.addmm(start, matrix, items)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         gradient, (weights, items) = grads[0].contiguous(), ctx.saved_tensors
-        _, want_weights, want_items = ctx.needs_input_grad
+        _, want_weights, want_items, want_start = ctx.needs_input_grad
         return (
             None,
             ctx.edges.edge_dots(gradient, items) if want_weights else None,
             ctx.edges.item_matrix(weights) @ gradient if want_items else None,
+            gradient if want_start else None,
         )
 
 
 class _ToItems(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, edges: TrainingEdges, weights: Tensor, users: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, edges: TrainingEdges, weights: Tensor, users: Tensor, start: Tensor | None
+    ) -> Tensor:
         ctx.edges = edges
         ctx.save_for_backward(weights, users)
-        return edges.item_matrix(weights) @ users
+        matrix = edges.item_matrix(weights)
+        return matrix @ users if start is None else torch.addmm(start, matrix, users)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor | None, Tensor | None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         gradient, (weights, users) = grads[0].contiguous(), ctx.saved_tensors
-        _, want_weights, want_users = ctx.needs_input_grad
+        _, want_weights, want_users, want_start = ctx.needs_input_grad
         return (
             None,
             ctx.edges.edge_dots(users, gradient) if want_weights else None,
             ctx.edges.user_matrix(weights) @ gradient if want_users else None,
+            gradient if want_start else None,
         )
 
 

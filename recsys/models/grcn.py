@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ..losses import bpr_loss, l2_loss
 from ..modalities import Modality
 from ..training_edges import TrainingEdges
+from ..unit_rows import unit_rows
 from .base import GradientModel, TrainingData
 from .embeddings import Projection, id_embedding, require_modalities
 from .snapshot import Snapshot
@@ -61,11 +62,13 @@ class GRCN(GradientModel):
         self.snapshot = Snapshot(data.n_users, data.n_items, total, data.device) if released else None
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        all_users, all_items = self._represent()
+        user_parts, item_parts = self._represent()
         if self.snapshot is not None:
-            self.snapshot.take(all_users, all_items)
-        rows, items = F.embedding(users, all_users), F.embedding(torch.cat([positives, negatives]), all_items)
-        chosen, others = items.chunk(2)
+            self.snapshot.take(torch.cat(user_parts, dim=1), torch.cat(item_parts, dim=1))
+        items = torch.cat([positives, negatives])
+        rows = torch.cat([F.embedding(users, table) for table in user_parts], dim=1)
+        item_rows = torch.cat([F.embedding(items, table) for table in item_parts], dim=1)
+        chosen, others = item_rows.chunk(2)
         bpr = bpr_loss(rows, chosen, others)
         reg = self._penalty(users, positives, negatives)
         return {"loss": bpr + self.options.reg_weight * reg, "bpr": bpr, "reg": reg}
@@ -82,26 +85,25 @@ class GRCN(GradientModel):
     def forward(self) -> tuple[Tensor, Tensor]:
         if self.snapshot is not None and self.snapshot.taken:
             return self.snapshot.users, self.snapshot.items
-        return self._represent()
+        users, items = self._represent()
+        return torch.cat(users, dim=1), torch.cat(items, dim=1)
 
-    def _represent(self) -> tuple[Tensor, Tensor]:
-        """Users and items, (n, dim + n_views * content_dim)."""
+    def _represent(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The blocks of columns of users and items: ids (n, dim), then every view (n, content_dim)."""
         contents, to_users, to_items = zip(*(view() for view in self.views), strict=True)
         edges = self.edges
         weights = (
             self._refined(to_users, self.item_confidence, edges.item_idx, edges.user_idx, self.n_users),
             self._refined(to_items, self.user_confidence, edges.user_idx, edges.item_idx, self.n_items),
         )
-        users, items = F.normalize(self.user.weight, dim=1), F.normalize(self.item.weight, dim=1)
-        all_users, all_items = [users], [items]
-        for _ in range(self.options.n_layers):
-            users, items = edges.to_users(weights[0], items), edges.to_items(weights[1], users)
-            all_users.append(users)
-            all_items.append(items)
-        return (
-            torch.cat([torch.stack(all_users).sum(dim=0), *(content[0] for content in contents)], dim=1),
-            torch.cat([torch.stack(all_items).sum(dim=0), *(content[1] for content in contents)], dim=1),
-        )
+        first_users, first_items = unit_rows(self.user.weight), unit_rows(self.item.weight)
+        users, items = first_users, first_items
+        for _ in range(self.options.n_layers):  # Horner: the sum of all layers
+            users, items = (
+                edges.to_users(weights[0], items, first_users),
+                edges.to_items(weights[1], users, first_items),
+            )
+        return [users, *(content[0] for content in contents)], [items, *(content[1] for content in contents)]
 
     def _refined(
         self, attention: tuple[Tensor, ...], confidence: Tensor, sources: Tensor, targets: Tensor, n: int
@@ -138,13 +140,13 @@ class View(nn.Module):
 
     def forward(self) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
         """(content of users, of items), attention of users over their items, of items over their users."""
-        items = F.normalize(F.leaky_relu(self.project.table()), dim=1)  # zero where absent
-        users = F.normalize(self.preference.weight, dim=1)
+        items = unit_rows(F.leaky_relu(self.project.table()))  # zero where absent
+        users = unit_rows(self.preference.weight)
         edges, mask = self.edges, self.edge_present
         for _ in range(self.n_routing):
             attention = edges.softmax_over_items(edges.dots(users, items), mask)
-            users = F.normalize(users + edges.to_users(attention, items), dim=1)
+            users = unit_rows(edges.to_users(attention, items, users))
         scores = edges.dots(users, items)
         of_users, of_items = edges.softmax_over_items(scores, mask), edges.softmax_over_users(scores, mask)
-        content = users + edges.to_users(of_users, items), items + edges.to_items(of_items, users)
+        content = edges.to_users(of_users, items, users), edges.to_items(of_items, users, items)
         return content, of_users, of_items
