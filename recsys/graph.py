@@ -39,6 +39,24 @@ class _Product(torch.autograd.Function):
         return None, None, ctx.transpose @ grads[0].contiguous()
 
 
+def take_rows(matrix: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows (b,) int64 of a CSR matrix (n, m), and the transpose of what was taken, for `product`."""
+    starts, counts = matrix.crow_indices()[rows], matrix.crow_indices().diff()[rows]
+    owners = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), counts)
+    first = counts.cumsum(0) - counts  # of every row's entries, among those taken
+    entries = torch.arange(len(owners), device=rows.device) + (starts - first)[owners]
+    columns, values = matrix.col_indices()[entries].long(), matrix.values()[entries]
+    order = torch.argsort(columns, stable=True)
+    n, m = len(rows), matrix.shape[1]
+    transpose = csr(columns[order], owners[order], values[order], (m, n))
+    return csr(owners, columns, values, (n, m)), transpose
+
+
+def product(matrix: Tensor, transpose: Tensor, x: Tensor) -> Tensor:
+    """M x with its gradient, for a CSR matrix M (n, m) given with its transpose, and x (m, d)."""
+    return _Product.apply(matrix, transpose, x)  # type: ignore[return-value]
+
+
 class SparseProduct(nn.Module):
     """A fixed sparse matrix M (n, m): x (m, d) -> M x (n, d). Repeated entries add up, in any order."""
 
@@ -143,10 +161,6 @@ class BipartiteGraph(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """What a batch needs: rows `user_idx`, `item_idx` of `propagate`, then the same rows of layer 0."""
         return _BatchRows.apply(self, n_layers, users, items, user_idx, item_idx)  # type: ignore[return-value]
-
-    def sum_to_users(self, items: Tensor) -> Tensor:
-        """R^ items, (n_users, d): of every user the weighted sum over the training items."""
-        return _Product.apply(self.to_users, self.to_items, items)  # type: ignore[return-value]
 
     @torch.no_grad()
     def mean_of_layers(self, users: Tensor, items: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:

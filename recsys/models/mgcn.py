@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
 from ..cosine_graph import cosine_graph
-from ..graph import BipartiteGraph
+from ..graph import BipartiteGraph, product, take_rows
 from ..info_nce import info_nce
 from ..losses import bpr_loss, l2_loss
 from ..modalities import Modality
@@ -67,9 +67,9 @@ class MGCN(GradientModel):
         user_rows, item_rows, _, _ = self.graph.propagate_rows(
             self.user.weight, self.item.weight, self.options.n_layers, user.rows, items
         )
-        user_views, item_views = self._views()
-        user_side = self._user_side(user_rows, user_views, user.rows)
-        item_side = self._item_side(item_rows, item_views, items)
+        views = [view(self.item.weight) for view in self.views]
+        user_side = self._user_side(user_rows, views, user.rows)
+        item_side = self._item_side(item_rows, views, items)
         chosen, others = (item_rows + item_side).split([len(positive.rows), len(negatives)])
         rows = (user_rows + user_side)[user.slots], chosen[positive.slots], others
         parts = {
@@ -90,22 +90,19 @@ class MGCN(GradientModel):
 
     def sides(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """side of all users (n_users, dim) and items (n_items, dim), from their LightGCN embeddings c."""
-        user_views, item_views = self._views()
-        user_side = self._user_side(users, user_views, all_rows(self.n_users, users))
-        return user_side, self._item_side(items, item_views, all_rows(self.n_items, items))
+        views = [view(self.item.weight) for view in self.views]
+        user_side = self._user_side(users, views, all_rows(self.n_users, users))
+        return user_side, self._item_side(items, views, all_rows(self.n_items, items))
 
-    def _views(self) -> tuple[Tensor, Tensor]:
-        """e_m of all views side by side, (n_users, n_views * dim) and (n_items, n_views * dim)."""
-        items = torch.cat([view(self.item.weight) for view in self.views], dim=1)
-        return self.graph.sum_to_users(items), items
+    def _user_side(self, embeddings: Tensor, views: list[Tensor], rows: Tensor) -> Tensor:
+        """side of the users `rows` from their c, (b, dim), and from e of all items, each (n_items, dim)."""
+        matrix, transpose = take_rows(self.graph.to_users, rows)
+        scales = self.user_scale[rows].split(1, dim=1)
+        sums = [product(matrix, transpose, view) * scale for view, scale in zip(views, scales, strict=True)]
+        return self.fusion(embeddings, sums, self.user_held[rows])
 
-    def _user_side(self, embeddings: Tensor, views: Tensor, rows: Tensor) -> Tensor:
-        views = F.embedding(rows, views).view(len(rows), -1, self.dim) * self.user_scale[rows].unsqueeze(2)
-        return self.fusion(embeddings, views, self.user_held[rows])
-
-    def _item_side(self, embeddings: Tensor, views: Tensor, rows: Tensor) -> Tensor:
-        views = F.embedding(rows, views).view(len(rows), -1, self.dim)
-        return self.fusion(embeddings, views, self.item_held[rows])
+    def _item_side(self, embeddings: Tensor, views: list[Tensor], rows: Tensor) -> Tensor:
+        return self.fusion(embeddings, [F.embedding(rows, view) for view in views], self.item_held[rows])
 
     def _contrast(self, side: Tensor, embeddings: Tensor, distinct_rows: Distinct, held: Tensor) -> Tensor:
         """InfoNCE between both representations of a node, among those that have a view."""
@@ -125,10 +122,11 @@ class PurifiedView(nn.Module):
         self.graph = cosine_graph(modality, options.k, not options.as_released, options.memory_mb)
 
     def forward(self, items: Tensor) -> Tensor:
-        purified = items * torch.sigmoid(self.gate(self.projection.table()))
+        features = self.projection.linear(self.projection.features)  # absent items have no edges: no mask
+        purified = items * torch.sigmoid(self.gate(features))
         for _ in range(self.n_layers):
             purified = self.graph(purified)
-        return purified * self.projection.present.unsqueeze(1)
+        return purified if self.n_layers else purified * self.projection.present.unsqueeze(1)
 
 
 class Fusion(nn.Module):
@@ -140,11 +138,13 @@ class Fusion(nn.Module):
         self.attention = nn.Sequential(nn.Linear(dim, dim), nn.Tanh(), nn.Linear(dim, 1, bias=False))
         self.preferences = nn.ModuleList(nn.Linear(dim, dim) for _ in range(n_views))
 
-    def forward(self, embeddings: Tensor, views: Tensor, held: Tensor) -> Tensor:
-        """c (b, dim), e (b, n_views, dim), zero where `held` (b, n_views) is False -> (b, dim)."""
+    def forward(self, embeddings: Tensor, views: list[Tensor], held: Tensor) -> Tensor:
+        """c (b, dim); e (b, dim) per view, zero where `held` (b, n_views) is False -> (b, dim)."""
         absent = ~held & held.any(dim=1, keepdim=True)  # rows without any view: all e are zero anyway
-        weights = self.attention(views).squeeze(2).masked_fill(absent, -torch.inf).softmax(dim=1)
-        common = (weights.unsqueeze(1) @ views).squeeze(1)  # (b, dim)
-        preferred = torch.stack([torch.sigmoid(linear(embeddings)) for linear in self.preferences], dim=1)
-        specific = (views - common.unsqueeze(1)) * preferred * held.unsqueeze(2)
-        return (specific.sum(dim=1) + common) / (held.sum(dim=1, keepdim=True) + 1)
+        scores = torch.cat([self.attention(view) for view in views], dim=1)
+        weights = scores.masked_fill(absent, -torch.inf).softmax(dim=1).split(1, dim=1)
+        common = torch.stack([weight * view for weight, view in zip(weights, views, strict=True)]).sum(dim=0)
+        total = common
+        for view, preference, has in zip(views, self.preferences, held.split(1, dim=1), strict=True):
+            total = total + (view - common) * (torch.sigmoid(preference(embeddings)) * has)
+        return total / (held.sum(dim=1, keepdim=True) + 1)

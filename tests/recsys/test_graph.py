@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from mmrec.recsys.graph import BipartiteGraph, SparseProduct, edge_weights
+from mmrec.recsys.graph import BipartiteGraph, SparseProduct, edge_weights, product, take_rows
 
 USER_IDX, ITEM_IDX = torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1])  # user 2 and item 2 are isolated
 
@@ -69,3 +69,13 @@ def test_sparse_product_adds_repeated_entries_and_back_propagates_through_the_tr
     assert product(x).tolist() == (dense @ x).tolist()
     (gradient,) = torch.autograd.grad(product(x).square().sum(), x)
     assert gradient.tolist() == (2 * dense.T @ dense @ x).tolist()
+
+
+def test_rows_of_a_matrix_are_multiplied_like_the_whole() -> None:
+    rows, x = torch.tensor([1, 2, 0, 1]), torch.randn(3, 2, requires_grad=True)
+    ours = product(*take_rows(graph().to_users, rows), x)
+    theirs = dense_adjacency()[:3, 3:][rows] @ x
+    assert torch.allclose(ours, theirs)
+    upstream = torch.randn(4, 2)
+    gradients = [torch.autograd.grad((result * upstream).sum(), x)[0] for result in (ours, theirs)]
+    assert torch.allclose(*gradients)

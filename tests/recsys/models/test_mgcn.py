@@ -33,12 +33,12 @@ def test_the_fusion_is_the_mean_of_the_common_and_the_preferred_specific_parts()
     with torch.no_grad():
         for parameter in fusion.parameters():
             parameter.zero_()  # attention 1/2 each, preferences sigmoid(0) = 1/2
-        views = torch.tensor([[[2.0, 0.0], [0.0, 4.0]]])  # common (1, 2), specific +-(1, -2)
+        views = [torch.tensor([[2.0, 0.0]]), torch.tensor([[0.0, 4.0]])]  # common (1, 2), specific +-(1, -2)
         both, one = torch.tensor([[True, True]]), torch.tensor([[True, False]])
         fusion.preferences[0].bias.fill_(math.log(3))  # sigmoid 3/4
         side = fusion(torch.zeros(1, 2), views, both)
-        alone = fusion(torch.zeros(1, 2), views * one.unsqueeze(2), one)
-        nothing = fusion(torch.zeros(1, 2), views * 0, ~both)
+        alone = fusion(torch.zeros(1, 2), [views[0], torch.zeros(1, 2)], one)
+        nothing = fusion(torch.zeros(1, 2), [torch.zeros(1, 2)] * 2, ~both)
     assert torch.allclose(side, torch.tensor([[1 + 0.75 - 0.5, 2 - 1.5 + 1.0]]) / 3)
     assert torch.allclose(alone, torch.tensor([[2.0, 0.0]]) / 2)
     assert not nothing.any()
@@ -46,15 +46,14 @@ def test_the_fusion_is_the_mean_of_the_common_and_the_preferred_specific_parts()
 
 def test_a_user_sums_over_the_items_that_have_the_view_by_their_number() -> None:
     model = build(text_absent=(1,))
-    _, items = model._views()
-    text = items[:, 4:]
-    assert not text[1].any()
-    expected = text[0]  # one of user 0's two items has text: as if the other did not exist
-    rows = torch.tensor([0])
+    items = [view(model.item.weight) for view in model.views]
+    assert not items[1][1].any()
     seen = []
-    model.fusion.forward = lambda embeddings, views, held: seen.append(views) or embeddings
-    model._user_side(torch.zeros(1, 4), model._views()[0], rows)
-    assert torch.allclose(seen[0][0, 1], expected, atol=1e-6)
+    model.fusion.forward = lambda embeddings, views, held: seen.extend(views) or embeddings
+    model._user_side(torch.zeros(1, 4), items, torch.tensor([0]))
+    # user 0 has items 0 and 1, of degrees 1 and 2; item 1 has no text and is no text neighbour of user 0
+    assert torch.allclose(seen[0][0], items[0][0] / 2**0.5 + items[0][1] / 2)
+    assert torch.allclose(seen[1][0], items[1][0])
 
 
 def test_nodes_without_any_view_have_no_side_and_no_contrast() -> None:
