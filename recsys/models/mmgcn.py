@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ..graph import SparseProduct
 from ..losses import bpr_loss, l2_loss
 from ..modalities import Modality
+from ..unit_rows import unit_rows
 from .base import GradientModel, TrainingData
 from .embeddings import id_embedding, require_modalities
 from .freedom import is_image_view
@@ -36,7 +37,7 @@ class MMGCN(GradientModel):
         # (of the ids and an image's preferences), stale scores
         as_released: bool = False
 
-    view_shares: Tensor  # (n_items, n_views), weights of the views' outputs, rows sum to 1
+    view_shares: Tensor | None  # (n_items, n_views), weights of the views' outputs; None where all are equal
 
     def __init__(self, data: TrainingData, dim: int, options: Options) -> None:
         super().__init__(data, dim, options)
@@ -63,15 +64,16 @@ class MMGCN(GradientModel):
         present = torch.stack([modality.present for modality in views.values()], dim=1)
         reached = (present | (data.item_degree > 0).unsqueeze(1)).float()
         shares = reached / reached.sum(dim=1, keepdim=True).clamp(min=1)
-        self.register_buffer("view_shares", shares, persistent=False)
+        self.register_buffer("view_shares", None if reached.all() else shares, persistent=False)
         self.snapshot = Snapshot(data.n_users, data.n_items, dim, data.device) if released else None
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        all_users, all_items = self._represent()
+        user_outputs, item_outputs = self._represent()
         if self.snapshot is not None:
-            self.snapshot.take(all_users, all_items)
-        rows, items = F.embedding(users, all_users), F.embedding(torch.cat([positives, negatives]), all_items)
-        chosen, others = items.chunk(2)
+            self.snapshot.take(mean(user_outputs), mean(item_outputs))
+        items = torch.cat([positives, negatives])
+        rows = mean([F.embedding(users, table) for table in user_outputs])
+        chosen, others = mean([F.embedding(items, table) for table in item_outputs]).chunk(2)
         bpr = bpr_loss(rows, chosen, others)
         reg = self._penalty(users, positives, negatives)
         return {"loss": bpr + self.options.reg_weight * reg, "bpr": bpr, "reg": reg}
@@ -87,14 +89,21 @@ class MMGCN(GradientModel):
     def forward(self) -> Sides:
         if self.snapshot is not None and self.snapshot.taken:
             return self.snapshot.users, self.snapshot.items
-        return self._represent()
+        users, items = self._represent()
+        return mean(users), mean(items)
 
-    def _represent(self) -> Sides:
+    def _represent(self) -> tuple[list[Tensor], list[Tensor]]:
+        """The outputs of all views, of users and of items, whose means are the representations."""
         ids = self.user.weight, self.item.weight
         users, items = zip(*(branch(ids) for branch in self.branches), strict=True)
-        shares = self.view_shares.unbind(dim=1)
-        weighted = [rows * share.unsqueeze(1) for rows, share in zip(items, shares, strict=True)]
-        return torch.stack(users).mean(dim=0), torch.stack(weighted).sum(dim=0)
+        if self.view_shares is not None:
+            shares = self.view_shares.unsqueeze(2).unbind(dim=1)  # (n_items, 1) of every view
+            items = [rows * share * len(shares) for rows, share in zip(items, shares, strict=True)]
+        return list(users), list(items)
+
+
+def mean(tables: list[Tensor]) -> Tensor:
+    return torch.stack(tables).mean(dim=0)
 
 
 class Branch(nn.Module):
@@ -131,8 +140,8 @@ class Branch(nn.Module):
         self.first_to_users = self.to_users if complete else mean_over(u[held], i[held], (n_users, n_items))
 
     def forward(self, ids: Sides) -> Sides:
-        users = F.normalize(self.preference.weight, dim=1)
-        items = F.normalize(self.map(self.features), dim=1) if self.map else self.features
+        users = unit_rows(self.preference.weight)
+        items = unit_rows(self.map(self.features)) if self.map else self.features
         present = self.present
         if present is not None:
             items = items * present
@@ -168,16 +177,19 @@ class Layer(nn.Module):
         else:
             from_items, from_users = to_users(items) @ self.aggregate, to_items(users @ self.aggregate)
         return (
-            self._combine(from_items, F.leaky_relu(self.own(users)), ids[0]),
+            self._combine(from_items, F.leaky_relu(self.own(users), inplace=True), ids[0]),
             self._combine(from_users, self._own_items(items, present), ids[1]),
         )
 
     def _own_items(self, items: Tensor, present: Tensor | None) -> Tensor:
-        own = F.leaky_relu(self.own(items))
+        own = F.leaky_relu(self.own(items), inplace=True)
         return own if present is None else own * present
 
     def _combine(self, neighbours: Tensor, own: Tensor, ids: Tensor) -> Tensor:
-        return F.leaky_relu(self.of_neighbours(F.leaky_relu(neighbours)) + self.of_own(own + ids))
+        joined = torch.addmm(
+            self.of_own(own + ids), F.leaky_relu(neighbours, inplace=True), self.of_neighbours.weight.T
+        )
+        return F.leaky_relu(joined, inplace=True)
 
 
 def mean_over(rows: Tensor, columns: Tensor, shape: tuple[int, int]) -> SparseProduct:
