@@ -32,7 +32,7 @@ class BM3(GradientModel):
         n_layers: Annotated[int, Field(ge=0)] = 1
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.3  # of the targets
         view_weight: Annotated[float, Field(ge=0)] = 2.0  # of the views' terms
-        reg_weight: Annotated[float, Field(ge=0)] = 0.1  # lambda
+        reg_weight: Annotated[float, Field(ge=0)] = 1e-3  # lambda
         train_features: bool = False  # fine-tune the feature tables too, as the released code does
         as_released: bool = False  # as in MMRec: norms of whole tables in place of L2, random cold items
 
