@@ -12,7 +12,7 @@ import polars as pl
 
 from .config import CatalogConfig
 from .errors import InputError
-from .tables import check_columns, read_table
+from .tables import check_columns, has_wildcard, is_folder, read_table
 
 _NAMED = 5  # bad rows that an error lists
 
@@ -54,10 +54,12 @@ def read_catalog(config: CatalogConfig) -> Catalog:
 
 def folder_of(source: str) -> str:
     """The folder that relative image paths start from: of a file, of a glob, or the folder itself."""
-    head = source.split("*")[0].split("?")[0].split("[")[0]
-    if head == source and "://" not in source and Path(source).is_dir():
+    if "://" not in source and Path(source).is_dir():
         return source
-    return posixpath.dirname(head) or "."
+    folder = posixpath.dirname(source)
+    while has_wildcard(folder) and not is_folder(folder):
+        folder = posixpath.dirname(folder)
+    return folder or "."
 
 
 def _item_ids(config: CatalogConfig, ids: pl.Series) -> pl.Series:

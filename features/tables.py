@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import glob
 import io
 import posixpath
 from collections.abc import Iterable, Sequence
@@ -70,7 +71,8 @@ def list_files(source: str) -> list[str]:
     elif system.isdir(path):
         files = [str(file) for file in system.ls(path, detail=False) if _is_table(file)]
     else:
-        files = [str(file) for file in system.glob(path) if _is_table(file)] if _has_wildcard(path) else []
+        pattern = _pattern(system, path)
+        files = [str(file) for file in system.glob(pattern) if _is_table(file)] if pattern else []
     if not files:
         kinds = ", ".join(sorted(_FORMATS))
         raise FileNotFoundError(f"{source}: no such file, and no folder or glob with files of {kinds}")
@@ -99,6 +101,17 @@ def check_columns(source: str, wanted: Iterable[str], found: Sequence[str]) -> N
         raise InputError(f"{source}: no column{plural} {names}; found {listed}")
 
 
+def is_folder(source: str) -> bool:
+    """Whether a path or URI names a folder that exists."""
+    system, path = _filesystem(source)
+    return system.isdir(path)
+
+
+def has_wildcard(path: str) -> bool:
+    """Whether the path can be read as a glob; a file may still be called that."""
+    return any(character in path for character in "*?[")
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ " (did you mean 'x'?)" with the nearest known name, or nothing when none is near."""
     folded = {other.casefold(): other for other in known}
@@ -114,7 +127,8 @@ def _read_file(file: str, columns: Sequence[str] | None) -> pl.DataFrame:
             return _read_parquet(content, columns)
         if kind == "jsonl":
             return pl.read_ndjson(content, infer_schema_length=None)
-        return pl.read_csv(content, separator="\t" if kind == "tsv" else ",", infer_schema=False)
+        separator = "\t" if kind == "tsv" else ","
+        return pl.read_csv(content, separator=separator, infer_schema=False, glob=False)
     except FileNotFoundError:
         raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
@@ -123,16 +137,18 @@ def _read_file(file: str, columns: Sequence[str] | None) -> pl.DataFrame:
 
 def _read_parquet(content: str | io.BytesIO, columns: Sequence[str] | None) -> pl.DataFrame:
     if columns is None:
-        return pl.read_parquet(content)
-    found = pl.read_parquet_schema(content)
+        return pl.read_parquet(content, glob=False)
+    found = pl.scan_parquet(content, glob=False).collect_schema()
     if isinstance(content, io.BytesIO):
         content.seek(0)
-    return pl.read_parquet(content, columns=[name for name in columns if name in found])
+    return pl.read_parquet(content, columns=[name for name in columns if name in found], glob=False)
 
 
 def _content(file: str) -> str | io.BytesIO:
     """The path of a plain local file, which polars can map; else the (decompressed) bytes."""
-    if "://" not in file and not file.endswith(_COMPRESSED):
+    plain = "://" not in file and not file.endswith(_COMPRESSED)
+    # Polars takes such a path for a glob, and its NDJSON reader cannot be told otherwise.
+    if plain and not (has_wildcard(file) and table_format(file) == "jsonl"):
         return file
     with cast(fsspec.core.OpenFile, fsspec.open(file, "rb", compression="infer")) as stream:
         content = stream.read()
@@ -175,5 +191,9 @@ def _suffix(file: str) -> str:
     return (posixpath.splitext(stem)[1] if suffix in _COMPRESSED else suffix).lower()
 
 
-def _has_wildcard(path: str) -> bool:
-    return any(character in path for character in "*?[")
+def _pattern(system: fsspec.AbstractFileSystem, path: str) -> str | None:
+    """The path as a glob, in which a folder that exists stands for itself; None without a wildcard."""
+    folder, name = posixpath.split(path)
+    if has_wildcard(folder) and system.isdir(folder):
+        return f"{glob.escape(folder)}/{name}" if has_wildcard(name) else None
+    return path if has_wildcard(path) else None

@@ -90,3 +90,8 @@ def test_relative_images_start_beside_the_catalogue(tmp_path: Path) -> None:
     assert folder_of(str(tmp_path)) == str(tmp_path)
     assert folder_of("s3://bucket/shop/items.csv") == "s3://bucket/shop"
     assert folder_of("items.csv") == "."
+    named_like_a_glob = tmp_path / "shop [v2]" / "s*"
+    named_like_a_glob.mkdir(parents=True)
+    for name in ("items[1].csv", "part-*.csv"):
+        assert folder_of(str(named_like_a_glob / name)) == str(named_like_a_glob)
+    assert folder_of(str(named_like_a_glob / "*" / "items.csv")) == str(named_like_a_glob)

@@ -42,6 +42,24 @@ def test_a_folder_and_a_glob_are_read_in_order_of_name(tmp_path: Path) -> None:
     assert read_table(str(tmp_path / "*.csv"))["id"].to_list() == [10, 2]
 
 
+@pytest.mark.parametrize("name", ["t[1].csv", "t*.jsonl", "t?.parquet", "t[1].csv.gz"])
+def test_a_path_that_exists_is_no_glob(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "shop [v2] *?"
+    folder.mkdir()
+    if name.endswith("parquet"):
+        write_parquet(folder / name, ROWS)
+    elif name.endswith("jsonl"):
+        (folder / name).write_text(ROWS.write_ndjson())
+    else:
+        text = ROWS.write_csv().encode()
+        (folder / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    for source in (folder / name, folder, folder / "t*"):
+        assert read_table(str(source)).equals(ROWS)
+        assert read_table(str(source), ["price", "item_id"]).equals(ROWS.select("price", "item_id"))
+    with pytest.raises(FileNotFoundError):
+        read_table(str(folder / "u.csv"))
+
+
 def test_a_uri_is_read_through_fsspec() -> None:
     with fsspec.open("memory://tables/t.csv", "w") as file:
         file.write("id\n5\n")  # pyright: ignore
