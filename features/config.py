@@ -12,14 +12,10 @@ Box = tuple[float, float, float, float]  # left, top, right, bottom, as fraction
 class CatalogConfig(BaseModel, frozen=True, extra="forbid"):
     """`[catalog]`: where the items are and which columns matter."""
 
-    items: str  # CSV, JSONL or Parquet: a file, a folder, a glob or a URI
+    items: Annotated[str, Field(min_length=1)]  # CSV, JSONL or Parquet: a file, a folder, a glob or a URI
     image_root: str | None = None  # relative image paths start here; default: the folder of `items`
     item_id: str = "item_id"
     image: str | None = None  # column of paths, URIs, bytes, or lists of them; null: no images
-
-    @property
-    def has_images(self) -> bool:
-        return self.image is not None
 
 
 class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
@@ -55,6 +51,15 @@ class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
         if not isinstance(crops, dict):
             return crops
         return {name: (box,) if _is_box(box) else box for name, box in crops.items()}
+
+    @model_validator(mode="after")
+    def _foreign_names_are_free(self) -> ExtractConfig:
+        taken = {"item_id", "content_hash"}
+        taken |= {f"image.{view}" for view in self.image_views} | {f"text.{view}" for view in self.text_views}
+        for view in self.foreign:
+            if view in taken or view.startswith("similarity.") or not view:
+                raise ValueError(f"foreign view '{view}' has the name of another column; rename it")
+        return self
 
     @model_validator(mode="after")
     def _known_views(self) -> ExtractConfig:

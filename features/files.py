@@ -69,25 +69,32 @@ def remove_stale_temporaries(folder: str | os.PathLike[str], min_age: float = 0.
     return removed
 
 
-def replace_folder(fresh: Path, folder: Path) -> None:
-    """Put the finished flat folder `fresh` in the place of `folder`; a kill in between is mended by
-    `recover_folder`."""
-    old = folder.with_name(folder.name + ".old")
-    if old.exists():
-        shutil.rmtree(old)
-    for file in fresh.iterdir():
-        _sync(file)
-    _sync(fresh)
+@contextmanager
+def fresh_folder(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the place of the flat folder `folder` when the block succeeds.
+
+    When it raises, `folder` stays as it was; a kill between the two renames is mended by `recover_folder`.
+    """
+    fresh, old = folder.with_name(folder.name + ".new"), folder.with_name(folder.name + ".old")
+    for leftover in (fresh, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    try:
+        yield fresh
+        for path in (*fresh.iterdir(), fresh):
+            _sync(path)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
     if folder.exists():
         folder.rename(old)
     fresh.rename(folder)
     _sync(folder.parent)
-    if old.exists():
-        shutil.rmtree(old)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def recover_folder(folder: Path) -> None:
-    """After a kill between the two renames of `replace_folder`, put the previous folder back."""
+    """After a kill between the two renames of `fresh_folder`, put the previous folder back."""
     old = folder.with_name(folder.name + ".old")
     if old.exists() and not folder.exists():
         old.rename(folder)

@@ -64,6 +64,8 @@ class FeatureStoreWriter:
         """Whether a commit would change the live store, given the shards finished or written so far."""
         if self._live is None or digest_json(self._live["space"]) != self._space_digest:
             return True
+        if not (self.folder / self._live["failures"]).is_file():
+            return True
         return [shard for shard, _ in self._ordered()] != self._live["shards"]
 
     def finished(
@@ -104,12 +106,13 @@ class FeatureStoreWriter:
     def commit(self, stats: dict[str, Any]) -> dict[str, Any]:
         """Make shards 0..n-1 the live store: ledger first, manifest last, then remove what it left behind.
 
-        Returns the manifest; a store that would not change keeps the one it has.
+        Returns the manifest; a store that would not change, nor its `stats`, keeps the one it has.
         """
         shards = self._ordered()
         if sorted(self._done) != list(range(len(shards))) or not shards:
             raise ValueError(f"shards {sorted(self._done)} are not 0 to n - 1")
-        manifest = self._live if self._live and not self.changed else self._write_manifest(shards, stats)
+        same = self._live is not None and not self.changed and self._live["stats"] == stats
+        manifest = self._live if self._live and same else self._write_manifest(shards, stats)
         self._remove_unreferenced(manifest)
         return manifest
 

@@ -7,10 +7,10 @@ import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tomli_w
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from ..features.config import CatalogConfig, ExtractConfig
 from ..recsys.config import EvaluateConfig, IndexConfig, InteractionsConfig, TrainConfig
@@ -25,7 +25,7 @@ class ConfigError(InputError):
 class RunConfig(BaseModel, frozen=True, extra="forbid"):
     """`[run]`: where the artefacts of a run are kept."""
 
-    output: str = "runs/default"
+    output: Annotated[str, Field(min_length=1)] = "runs/default"
     features: str | None = None  # feature store, to share it between runs; default: `output`/features
 
 
@@ -81,11 +81,12 @@ def load_config(path: Path, overrides: Sequence[str] = (), output: Path | None =
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     _resolve_paths(sections, path.parent)
-    extra = parse_overrides(overrides)
+    settings = [parse_override(override) for override in overrides]
     if output is not None:
-        extra.setdefault("run", {})["output"] = str(output)
-    _resolve_paths(extra, Path())
-    return build_config(_merged(sections, extra), source=str(path))
+        settings.append((("run", "output"), str(output)))
+    for keys, value in settings:
+        _set(sections, keys, value)
+    return build_config(sections, source=str(path))
 
 
 def build_config(sections: Mapping[str, Any], source: str = "config") -> Config:
@@ -106,25 +107,16 @@ def build_config(sections: Mapping[str, Any], source: str = "config") -> Config:
     return config
 
 
-def parse_overrides(overrides: Iterable[str]) -> dict[str, Any]:
-    """Nested sections from `section.key=value` strings; a value is read as TOML, else as a plain string."""
-    sections: dict[str, Any] = {}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        parts = key.strip().split(".")
-        if not equals or len(parts) < 2 or not all(parts):
-            raise ConfigError(f"--set {override}: expected section.key=value, such as train.model=lightgcn")
-        try:
-            value: Any = tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
-            value = text
-        table = sections
-        for part in parts[:-1]:
-            table = table.setdefault(part, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"--set {override}: '{part}' is already set to a plain value")
-        table[parts[-1]] = value
-    return sections
+def parse_override(override: str) -> tuple[tuple[str, ...], Any]:
+    """Keys and value of a `section.key=value` string; the value is read as TOML, else as a plain string."""
+    key, equals, text = override.partition("=")
+    keys = tuple(key.strip().split("."))
+    if not equals or len(keys) < 2 or not all(keys):
+        raise ConfigError(f"--set {override}: expected section.key=value, such as train.model=lightgcn")
+    try:
+        return keys, tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return keys, text
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
@@ -134,12 +126,16 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
 
 
-def _merged(base: Mapping[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in extra.items():
-        both_tables = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both_tables else value
-    return merged
+def _set(sections: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
+    """Put an override in place of what the file says; its relative paths start at the current folder."""
+    alone: dict[str, Any] = {keys[0]: {keys[1]: value}} if len(keys) == 2 else {}
+    _resolve_paths(alone, Path())
+    table = sections
+    for key in keys[:-1]:
+        table = table.setdefault(key, {})
+        if not isinstance(table, dict):
+            raise ConfigError(f"--set {'.'.join(keys)}: '{key}' is a plain value, not a table")
+    table[keys[-1]] = alone[keys[0]][keys[1]] if alone else value
 
 
 def _resolve_paths(sections: dict[str, Any], folder: Path) -> None:
@@ -160,7 +156,7 @@ def _resolve_paths(sections: dict[str, Any], folder: Path) -> None:
 
 
 def _resolved(path: str, folder: Path) -> str:
-    if "://" in path:
+    if "://" in path or not path:
         return path
     # Not Path.resolve(): a symbolic link that the user names stays as named.
     return os.path.normpath(Path.cwd() / folder / path)
@@ -214,15 +210,6 @@ def _model_problems(train: Mapping[str, Any]) -> list[str]:
 
 def _cross_checks(config: Config) -> list[str]:
     problems = []
-    extract = config.extract
-    if config.catalog is None and extract.text_views:
+    if config.catalog is None and config.extract.text_views:
         problems.append("extract.text_views: needs a [catalog] section with the text columns")
-    overlap = set(extract.foreign) & {f"image.{view}" for view in extract.image_views}
-    if overlap:
-        problems.append(f"extract.foreign: {sorted(overlap)} are names of image views; choose others")
-    problems += [
-        f"evaluate.baselines: no model '{name}'; {nearest(name, MODELS)}"
-        for name in config.evaluate.baselines
-        if name not in MODELS
-    ]
     return problems

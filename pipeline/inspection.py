@@ -43,9 +43,12 @@ def inspect(folder: Path, verify: bool = False) -> Outcome:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{file}: not valid JSON ({error}); delete it and run the stage again") from error
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        if facts["schema"] != 1:
+            raise InputError(f"{file}: schema {facts['schema']}, this version reads 1")
+        return facts
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: damaged ({error!r}); run the stage again") from error
 
 
 def _store(folder: Path, verify: bool) -> tuple[dict[str, Any], str]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from ..features.files import atomic_path
+from pathlib import Path
+
+from ..features.files import atomic_path, remove_stale_temporaries
 from ..features.store import FeatureStore
 from ..recsys.interactions import Dataset
 from ..stages.dataset import load_dataset
 from ..stages.evaluate import EvaluateReport
 from ..stages.evaluate import evaluate as evaluate_stage
-from ..stages.extract import ExtractReport, check_made_for
+from ..stages.extract import ExtractReport, check_failures, check_made_for
 from ..stages.extract import extract as extract_stage
 from ..stages.index import IndexReport, build
 from ..stages.train import TrainReport
@@ -31,8 +33,8 @@ def train(config: Config) -> Outcome:
     with locked(config.output):
         store = _store(config)
         dataset = load_dataset(config.interactions, store)
-        _write_config(config)
         report, index = _train(config, store, dataset)
+        _write_config(config, config.output)
     facts = {"model": report.facts(), "index": index.facts()}
     return Outcome(facts, f"{train_text(report, config.output)}\n{index_text(index, config.output)}")
 
@@ -40,7 +42,8 @@ def train(config: Config) -> Outcome:
 def evaluate(config: Config) -> Outcome:
     """Metrics of the bundle in the run folder, through its index."""
     with locked(config.output):
-        report = _evaluate(config, load_dataset(config.interactions, _store(config)))
+        store = _store(config)
+        report = _evaluate(config, store, load_dataset(config.interactions, store))
     return Outcome(report.evaluation, evaluation_text(report, config.output))
 
 
@@ -55,9 +58,9 @@ def run(config: Config) -> Outcome:
     with locked(config.output):
         store = _store(config)
         dataset = load_dataset(config.interactions, store)
-        _write_config(config)
         model, index = _train(config, store, dataset)
-        evaluation = _evaluate(config, dataset)
+        evaluation = _evaluate(config, store, dataset)
+        _write_config(config, config.output)
     lines += [train_text(model, config.output), index_text(index, config.output)]
     lines.append(evaluation_text(evaluation, config.output))
     facts |= {"model": model.facts(), "index": index.facts(), "evaluation": evaluation.evaluation}
@@ -66,8 +69,8 @@ def run(config: Config) -> Outcome:
 
 def _extract(config: Config) -> ExtractReport:
     report = extract_stage(config.catalog, config.extract, config.features)
-    with atomic_path(config.features / "config.toml") as temporary:
-        temporary.write_text(config.to_toml(), encoding="utf-8")
+    _write_config(config, config.features)
+    check_failures(report, config.extract, config.features)
     return report
 
 
@@ -81,15 +84,17 @@ def _store(config: Config) -> FeatureStore | None:
 
 
 def _train(config: Config, store: FeatureStore | None, dataset: Dataset) -> tuple[TrainReport, IndexReport]:
+    remove_stale_temporaries(config.output)
     report = train_stage(dataset, store, config.train, config.output / "model")
     index = build(config.output / "model", config.output / "index", config.index)
     return report, index
 
 
-def _evaluate(config: Config, dataset: Dataset) -> EvaluateReport:
-    return evaluate_stage(dataset, config.train, config.evaluate, config.output)
+def _evaluate(config: Config, store: FeatureStore | None, dataset: Dataset) -> EvaluateReport:
+    return evaluate_stage(dataset, store, config.train, config.index, config.evaluate, config.output)
 
 
-def _write_config(config: Config) -> None:
-    with atomic_path(config.output / "config.toml") as temporary:
+def _write_config(config: Config, folder: Path) -> None:
+    """The resolved config beside what it made; written last: a failed stage leaves the old artefact."""
+    with atomic_path(folder / "config.toml") as temporary:
         temporary.write_text(config.to_toml(), encoding="utf-8")

@@ -13,7 +13,7 @@ METRIC = re.compile(r"^(recall|ndcg|precision|map|mrr|hit)@([1-9][0-9]*)$")
 class InteractionsConfig(BaseModel, frozen=True, extra="forbid"):
     """`[interactions]`: the log, how it is cleaned and how it is split."""
 
-    path: str  # CSV, JSONL or Parquet: a file, a folder, a glob or a URI
+    path: Annotated[str, Field(min_length=1)]  # CSV, JSONL or Parquet: a file, a folder, a glob or a URI
     user_id: str = "user_id"
     item_id: str = "item_id"
     timestamp: str | None = None  # default: "timestamp" where the log has that column
@@ -97,7 +97,9 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     mask: Literal["train", "train+validation"] = "train"  # what a test list may not contain
     bootstrap: Annotated[int, Field(ge=0)] = 1000  # resamples of users for the 95 % intervals; 0: none
     memory_mb: Annotated[int, Field(ge=1)] = 512  # budget of one block of scores
-    baselines: tuple[str, ...] = ("popularity",)  # closed-form models fitted and judged beside the model
+    # Closed-form models, fitted on the same split and judged beside the model.
+    baselines: tuple[Literal["popularity", "itemknn", "ease"], ...] = ("popularity",)
+    diversity_view: str | None = None  # feature view that intra-list diversity is measured on
     seed: int = 0
 
     @field_validator("k")

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy import sparse
 
-from ..features.errors import InputError
-from ..features.files import recover_folder, replace_folder, write_json
+from ..features.errors import InputError, first_line
+from ..features.files import fresh_folder, recover_folder, write_json
 from ..recsys.models.base import Vectors
+from .lineage import file_sizes
+from .tensors import save_tensors
 
 SCHEMA = 1
+CONFIG = "config.json"  # written last: a folder without it is not a bundle
 _ROWS_PER_GROUP = 8192
 
 
@@ -42,38 +45,48 @@ def write_bundle(
     vectors: Vectors,
 ) -> None:
     """Replace the bundle `folder` by a new one; a reader sees the old one or the new one."""
-    from safetensors.torch import save_file
-
-    fresh = folder.with_name(folder.name + ".new")
-    if fresh.exists():
-        shutil.rmtree(fresh)
-    fresh.mkdir(parents=True)
-    save_file(dict(tensors), fresh / "model.safetensors")
-    (fresh / "model.safetensors").chmod(0o644)  # safetensors makes files private to their owner
     dim = vectors.items.shape[1]
-    _write_vectors(fresh / "users.parquet", "user_id", ids[0], vectors.users, dim)
-    _write_vectors(fresh / "items.parquet", "item_id", ids[1], vectors.items, dim)
-    write_json(fresh / "metrics.json", metrics)
-    write_json(
-        fresh / "config.json", {"schema": SCHEMA, **config}
-    )  # last: a folder without it is not a bundle
-    replace_folder(fresh, folder)
+    with fresh_folder(folder) as fresh:
+        save_tensors(fresh / "model.safetensors", tensors)
+        _write_vectors(fresh / "users.parquet", "user_id", ids[0], vectors.users, dim)
+        _write_vectors(fresh / "items.parquet", "item_id", ids[1], vectors.items, dim)
+        write_json(fresh / "metrics.json", metrics)
+        account = {
+            "schema": SCHEMA,
+            **config,
+            "vectors": _digest(vectors),
+            "files": file_sizes(fresh.iterdir()),
+        }
+        write_json(fresh / CONFIG, account)
 
 
 def read_bundle(folder: Path) -> Bundle:
-    """The bundle in `folder`; FileNotFoundError where none is finished, InputError for a newer schema."""
+    """The bundle in `folder`; FileNotFoundError where none is finished, InputError for a damaged one."""
     recover_folder(folder)
-    path = folder / "config.json"
+    path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no trained model here; run `mmrec train` first")
-    config = json.loads(path.read_text(encoding="utf-8"))
-    if config.get("schema") != SCHEMA:
-        raise InputError(f"{path}: schema {config.get('schema')}, this version reads {SCHEMA}; train again")
-    user_ids, users = _read_vectors(folder / "users.parquet", "user_id")
-    item_ids, items = _read_vectors(folder / "items.parquet", "item_id")
-    if sparse.issparse(items):
-        raise InputError(f"{folder / 'items.parquet'}: sparse item vectors; train again")
-    return Bundle(config, user_ids, item_ids, Vectors(users, np.asarray(items)))
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+        if config.get("schema") != SCHEMA:
+            raise InputError(
+                f"{path}: schema {config.get('schema')}, this version reads {SCHEMA}; train again"
+            )
+        user_ids, users = _read_vectors(folder / "users.parquet", "user_id")
+        item_ids, items = _read_vectors(folder / "items.parquet", "item_id")
+        return Bundle(config, user_ids, item_ids, Vectors(users, np.asarray(items)))
+    except (pa.ArrowException, OSError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder}: damaged model ({first_line(error)}); run `mmrec train` again") from error
+
+
+def _digest(vectors: Vectors) -> str:
+    """Of all user and item vectors: what an index and an evaluation are made from."""
+    digest = hashlib.blake2b(np.ascontiguousarray(vectors.items).data, digest_size=16)
+    users = vectors.users
+    parts = (users.data, users.indices, users.indptr) if isinstance(users, sparse.csr_matrix) else (users,)
+    for part in parts:
+        digest.update(np.ascontiguousarray(part).data)
+    return digest.hexdigest()
 
 
 def _write_vectors(

@@ -40,11 +40,10 @@ def digest_dataset(dataset: Dataset) -> str:
     return digest.hexdigest()
 
 
-def digest_store(store: FeatureStore | None) -> str:
-    """A digest of what the vectors mean and of every shard's content; "none" without a store."""
-    if store is None:
-        return "none"
-    return digest_json([store.manifest["space"], [shard["key"] for shard in store.manifest["shards"]]])
+def digest_store(store: FeatureStore) -> str:
+    """A digest of what the vectors mean and of every item's content, however it is cut into shards."""
+    items = [store.item_ids.to_list(), store.content_hashes.to_list()]
+    return digest_json([store.manifest["space"], items])
 
 
 def load_modalities(

@@ -16,8 +16,9 @@ import polars as pl
 
 from ..features.errors import InputError
 from ..features.files import digest_json, write_json
+from ..features.store import FeatureStore
 from ..features.tables import write_parquet
-from ..recsys.config import EvaluateConfig, TrainConfig
+from ..recsys.config import EvaluateConfig, IndexConfig, TrainConfig
 from ..recsys.evaluation import Evaluation, Search, exact_search
 from ..recsys.evaluation import evaluate as evaluate_split
 from ..recsys.interactions import Dataset
@@ -26,7 +27,7 @@ from ..recsys.ranking import Csr, Ranked
 from .bundle import Bundle, read_bundle
 from .dataset import digest_dataset
 from .index import open_index
-from .lineage import changes, read_lineage
+from .lineage import changes, file_sizes, read_lineage
 from .progress import progress_bar
 from .train import build_model, training_data
 
@@ -53,7 +54,12 @@ class EvaluateReport:
 
 
 def evaluate(
-    dataset: Dataset, train_config: TrainConfig, config: EvaluateConfig, folder: Path
+    dataset: Dataset,
+    store: FeatureStore | None,
+    train_config: TrainConfig,
+    index_config: IndexConfig,
+    config: EvaluateConfig,
+    folder: Path,
 ) -> EvaluateReport:
     """Measure the bundle of the run `folder`; writes evaluation.json and per_user.parquet.
 
@@ -61,17 +67,18 @@ def evaluate(
     """
     bundle = read_bundle(folder / "model")
     _check_same_data(bundle, dataset, folder)
-    index, index_facts = open_index(folder / "index", bundle, train_config.device)
+    index, index_facts = open_index(folder / "index", bundle, index_config.device)
+    settings = config.model_dump(mode="json", exclude={"memory_mb"})
     lineage = {
         "interactions": digest_dataset(dataset),
-        "model": digest_json(bundle.config["lineage"]),
+        "vectors": bundle.config["vectors"],
         "index": digest_json(index_facts["lineage"]),
-        "settings": digest_json([config.model_dump(mode="json"), _baseline_settings(train_config, config)]),
+        "settings": digest_json([settings, _baseline_settings(train_config, config)]),
         "code": f"evaluate/{CODE_VERSION}",
     }
     path = folder / "evaluation.json"
     changed = changes(read_lineage(path, "provenance", "lineage"), lineage)
-    if not changed and (folder / "per_user.parquet").is_file():
+    if not changed:
         return EvaluateReport(json.loads(path.read_text(encoding="utf-8")), up_to_date=True)
     started = time.perf_counter()
     users = bundle.vectors.users
@@ -79,7 +86,8 @@ def evaluate(
     def through_index(user_idx: np.ndarray, k: int, exclude: Csr, candidates: np.ndarray | None) -> Ranked:
         return index.search(users[user_idx], k, exclude, candidates)
 
-    splits = _evaluate_splits(bundle.config["model"], through_index, dataset, config)
+    features = _diversity_features(store, dataset, config)
+    splits = _evaluate_splits(bundle.config["model"], through_index, dataset, config, features)
     baselines = {
         name: {
             split: result.split_json()
@@ -104,13 +112,19 @@ def evaluate(
             "python": platform.python_version(),
         },
     }
-    _write_per_user(folder / "per_user.parquet", splits, dataset)
+    per_user = folder / "per_user.parquet"
+    _write_per_user(per_user, splits, dataset)
+    evaluation["files"] = file_sizes([per_user])
     write_json(path, evaluation)
     return EvaluateReport(evaluation, changed=changed or ["new"], seconds=time.perf_counter() - started)
 
 
 def _evaluate_splits(
-    label: str, search: Search, dataset: Dataset, config: EvaluateConfig
+    label: str,
+    search: Search,
+    dataset: Dataset,
+    config: EvaluateConfig,
+    features: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, Evaluation]:
     """Every split that holds interactions, in the order of evaluation.json."""
     named = {"validation": ("validation", False), "test": ("test", False), **_COLD}
@@ -132,6 +146,7 @@ def _evaluate_splits(
                 # Validation is what a test may mask besides; it is never masked against itself.
                 validation=dataset.splits["validation"] if split.startswith("test") else None,
                 candidates=candidates,
+                features=features,
             )
             advance()
     return results
@@ -141,13 +156,9 @@ def _baseline(
     name: str, dataset: Dataset, train_config: TrainConfig, config: EvaluateConfig
 ) -> dict[str, Evaluation]:
     """A closed-form model fitted on the same training split, ranked exactly."""
-    data = training_data(dataset, None, train_config)
-    model = build_model(name, data, train_config)
-    if not isinstance(model, ClosedFormModel):
-        raise InputError(
-            f"evaluate.baselines: '{name}' is trained by gradient steps; name closed-form models, "
-            f"or run it on its own with --set train.model={name}"
-        )
+    baseline_config = train_config.model_copy(update={"model": name})
+    model = build_model(name, training_data(dataset, None, baseline_config), baseline_config)
+    assert isinstance(model, ClosedFormModel), name  # the config names no other
     model.fit()
     vectors = model.vectors()
     return _evaluate_splits(
@@ -155,16 +166,30 @@ def _baseline(
     )
 
 
+def _diversity_features(
+    store: FeatureStore | None, dataset: Dataset, config: EvaluateConfig
+) -> dict[str, np.ndarray] | None:
+    """The view that `evaluate.diversity_view` names; items without it are at distance 1 from all others."""
+    if config.diversity_view is None:
+        return None
+    if store is None:
+        raise InputError(
+            f"evaluate.diversity_view asks for '{config.diversity_view}', but there is no feature store"
+        )
+    return {config.diversity_view: store.read(config.diversity_view, dataset.item_ids)[0].astype(np.float32)}
+
+
 def _baseline_settings(train_config: TrainConfig, config: EvaluateConfig) -> dict[str, Any]:
     return {name: train_config.options(name) for name in config.baselines}
 
 
 def _check_same_data(bundle: Bundle, dataset: Dataset, folder: Path) -> None:
-    same = bundle.user_ids.equals(dataset.user_ids) and bundle.item_ids.equals(dataset.item_ids)
-    if not same:
+    # Equal ids are not enough: on other splits, test interactions could be among those it was trained on.
+    if bundle.config["lineage"]["interactions"] != digest_dataset(dataset):
         raise InputError(
             f"{folder / 'model'} knows {len(bundle.user_ids)} users and {len(bundle.item_ids)} items, "
-            f"but the data has {dataset.n_users} and {dataset.n_items}, or other ids; run `mmrec train` again"
+            f"this data has {dataset.n_users} and {dataset.n_items}, other ids or other splits; "
+            "run `mmrec train` again"
         )
 
 

@@ -49,12 +49,16 @@ class ExtractReport:
 def extract(catalog: CatalogConfig | None, config: ExtractConfig, folder: Path) -> ExtractReport:
     """Bring the feature store `folder` up to date with the catalogue; returns what was encoded and reused.
 
-    Raises InputError for unusable input and, after finishing the work, TooManyFailuresError past
-    `max_failures`.
+    Raises InputError for unusable input; for too many failures see `check_failures`.
     """
     started = time.perf_counter()
     report = _Extraction.plan(catalog, config, folder).run()
     report.seconds = time.perf_counter() - started
+    return report
+
+
+def check_failures(report: ExtractReport, config: ExtractConfig, folder: Path) -> None:
+    """TooManyFailuresError when more than `max_failures` of the items failed; the store is kept."""
     share = report.failed / report.items
     if share > config.max_failures:
         reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
@@ -63,7 +67,6 @@ def extract(catalog: CatalogConfig | None, config: ExtractConfig, folder: Path) 
             f"{config.max_failures:.1%}): {reasons}. The store is complete but for them; they are listed in "
             f"{folder / report.ledger}"
         )
-    return report
 
 
 def check_made_for(store: FeatureStore, config: ExtractConfig) -> None:
@@ -92,7 +95,9 @@ class _Extraction:
     config: ExtractConfig
     folder: Path
     encodes: bool  # False: foreign features alone
+    request: dict[str, Any]
     _encoder: Encoder | None = None
+    _identity: dict[str, Any] | None = None
 
     @classmethod
     def plan(cls, catalog_config: CatalogConfig | None, config: ExtractConfig, folder: Path) -> _Extraction:
@@ -113,7 +118,7 @@ class _Extraction:
                 "nothing to extract: name the image column in catalog.image, set extract.text_views, "
                 "or leave [catalog] out"
             )
-        return cls(catalog, views, foreign, config, folder, encodes)
+        return cls(catalog, views, foreign, config, folder, encodes, _request(config))
 
     @property
     def encoder(self) -> Encoder:
@@ -148,7 +153,7 @@ class _Extraction:
         report.reused = report.items - report.encoded
         report.reasons = dict(reasons.most_common())
         report.up_to_date = not writer.changed
-        report.ledger = writer.commit({"request": _request(self.config)})["failures"]
+        report.ledger = writer.commit({"request": self.request})["failures"]
         return report
 
     def space(self) -> dict[str, Any]:
@@ -157,11 +162,12 @@ class _Extraction:
         space: dict[str, Any] = {"code": CODE_VERSION}
         if self.encodes:
             space |= {
-                "encoder": self._identity(),
+                "encoder": self.identity,
                 "normalisation": "l2",
                 "image_views": {
                     view: image_view_definition(view, config.crops) for view in self._image_views()
                 },
+                "similarity_with": self._main_view(),
                 "image_pooling": config.image_pooling,
                 "exif_rotate": config.exif_rotate,
                 "image_limits": {"pixels": config.max_image_pixels, "bytes": config.max_image_bytes},
@@ -174,14 +180,16 @@ class _Extraction:
             }
         return space
 
-    def _identity(self) -> dict[str, Any]:
+    @property
+    def identity(self) -> dict[str, Any]:
         """The encoder's identity; taken from the store when that was made with the same weights."""
-        if (self.folder / MANIFEST).is_file():
+        if self._identity is None and (self.folder / MANIFEST).is_file():
             manifest = read_manifest(self.folder)
-            known = manifest["space"].get("encoder")
-            if known and manifest["stats"]["request"]["weights"] == _request(self.config)["weights"]:
-                return known
-        return self.encoder.identity
+            if manifest["stats"]["request"]["weights"] == self.request["weights"]:
+                self._identity = manifest["space"].get("encoder")
+        if self._identity is None:
+            self._identity = self.encoder.identity
+        return self._identity
 
     def _image_views(self) -> tuple[str, ...]:
         return self.config.image_views if any(self.catalog.images) else ()
@@ -212,7 +220,10 @@ class _Extraction:
                 failures += encode_image_views(self.encoder, hashed, todo, self.config, columns, pool)
             failures += drop_not_finite(ids, todo, columns)
         for view, matrix in self.foreign.items():
-            columns[view][0][:], columns[view][1][:] = matrix[start : start + n], True
+            features = matrix[start : start + n].astype(np.float32)
+            absent = np.isnan(features).all(axis=1)  # a row of NaN is how a matrix says that it has none
+            features[absent] = 0
+            columns[view] = features, np.logical_not(absent)
         similarity = self._similarity(columns)
         rows = ShardRows(ids, hashed.content_hashes, columns, similarity, failures, counts)
         return rows, len(todo)
@@ -221,18 +232,22 @@ class _Extraction:
         """Views and their dimensions, in the order of the store's columns."""
         dims = {}
         if self.encodes:
-            width = self._identity()["dim"]
+            width = self.identity["dim"]
             dims = {f"image.{view}": width for view in self._image_views()}
             dims |= {f"text.{view.name}": width for view in self.views}
         return dims | {view: matrix.shape[1] for view, matrix in self.foreign.items()}
 
+    def _main_view(self) -> str | None:
+        """The image view that similarities are taken with: the whole picture where it is one of the views."""
+        views = self._image_views()
+        return "full" if "full" in views else views[0] if views else None
+
     def _similarity(self, columns: Columns) -> dict[str, np.ndarray]:
         """Cosine of every text view with the item's image; NaN where either is missing."""
-        views = self._image_views()
-        if not views:
+        main = self._main_view()
+        if main is None:
             return {}
-        # The whole picture speaks for the item; without that view, the first one does.
-        image, has_image = columns["image.full" if "full" in views else f"image.{views[0]}"]
+        image, has_image = columns[f"image.{main}"]
         image = _as_stored(image)
         cosines = {}
         for view in self.views:
@@ -255,7 +270,7 @@ def _open_foreign(view: str, path: Path) -> np.ndarray:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
     except ValueError as error:
         raise InputError(f"{path}: not a .npy matrix of numbers ({error})") from error
-    if matrix.ndim != 2 or not np.issubdtype(matrix.dtype, np.floating):
+    if matrix.ndim != 2 or 0 in matrix.shape or not np.issubdtype(matrix.dtype, np.floating):
         raise InputError(
             f"{path}: shape {matrix.shape} of {matrix.dtype}; expected (items, dimensions) of floats"
         )

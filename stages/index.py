@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ..features.errors import InputError
-from ..features.files import digest_json, recover_folder, replace_folder, write_json
+from ..features.errors import InputError, first_line
+from ..features.files import digest_json, fresh_folder, recover_folder, write_json
 from ..recsys.config import IndexConfig
 from ..recsys.index import ItemIndex, build_index, measure, read_index
 from .bundle import Bundle, read_bundle
-from .lineage import changes, read_lineage
+from .lineage import changes, file_sizes, read_lineage
 
 CODE_VERSION = 1  # raise it when the same vectors and settings would give another index
 MEASURED_K = 20
+ITEMS, FACTS = "items.faiss", "index.json"
 
 
 @dataclass(slots=True)
@@ -38,38 +38,37 @@ def build(model_folder: Path, folder: Path, config: IndexConfig) -> IndexReport:
     """Write items.faiss and index.json to `folder`, unless an equal index is there already."""
     recover_folder(folder)
     bundle = read_bundle(model_folder)
-    settings = config.model_dump(mode="json", exclude={"device"})
     lineage = {
-        "model": digest_json(bundle.config["lineage"]),
-        "settings": digest_json(settings),
+        "vectors": bundle.config["vectors"],
+        "settings": digest_json(config.model_dump(mode="json", exclude={"device"})),
         "code": f"index/{CODE_VERSION}",
     }
-    changed = changes(read_lineage(folder / "index.json", "lineage"), lineage)
+    changed = changes(read_lineage(folder / FACTS, "lineage"), lineage)
     if not changed:
         return IndexReport(config.kind, up_to_date=True)
     started = time.perf_counter()
     index = build_index(bundle.vectors.items, config)
     measured = measure(index, bundle.vectors.users, MEASURED_K, seed=config.seed)
-    fresh = folder.with_name(folder.name + ".new")
-    if fresh.exists():
-        shutil.rmtree(fresh)
-    fresh.mkdir(parents=True)
-    (fresh / "items.faiss").write_bytes(index.to_bytes())
-    write_json(fresh / "index.json", {"schema": 1, **index.facts, "measured": measured, "lineage": lineage})
-    replace_folder(fresh, folder)
+    with fresh_folder(folder) as fresh:
+        (fresh / ITEMS).write_bytes(index.to_bytes())
+        facts = {"schema": 1, **index.facts, "measured": measured, "lineage": lineage}
+        write_json(fresh / FACTS, {**facts, "files": file_sizes([fresh / ITEMS])})
     return IndexReport(config.kind, False, changed, measured, time.perf_counter() - started)
 
 
 def open_index(folder: Path, bundle: Bundle, device: str) -> tuple[ItemIndex, dict[str, Any]]:
     """The index in `folder` over the bundle's items, and its facts.
 
-    Raises FileNotFoundError without an index, InputError for one that was built for another model.
+    Raises FileNotFoundError without an index, InputError for a damaged one or one of another model.
     """
     recover_folder(folder)
-    path = folder / "index.json"
-    if not path.is_file():
+    if not (folder / FACTS).is_file():
         raise FileNotFoundError(f"{folder}: no index here; run `mmrec train` first")
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    if facts["lineage"]["model"] != digest_json(bundle.config["lineage"]):
-        raise InputError(f"{folder} was built for another model than the bundle beside it; run `mmrec train`")
-    return read_index(folder / "items.faiss", bundle.vectors.items, facts, device), facts
+    try:
+        facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
+        made_from = facts["lineage"]["vectors"]
+        if made_from == bundle.config["vectors"]:
+            return read_index(folder / ITEMS, bundle.vectors.items, facts, device), facts
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{folder}: damaged index ({first_line(error)}); run `mmrec train` again") from error
+    raise InputError(f"{folder} was built for other vectors than those of the model; run `mmrec train` again")

@@ -3,22 +3,41 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-Lineage = Mapping[str, str]  # component ("features", "train", "code", ...) -> digest
+log = logging.getLogger(__name__)
+
+Lineage = Mapping[str, str]  # component ("features", "settings", "code", ...) -> digest
+
+
+def file_sizes(paths: Iterable[Path]) -> dict[str, int]:
+    """Name -> bytes: the "files" entry of the JSON that finishes an artefact."""
+    return {path.name: path.stat().st_size for path in paths}
 
 
 def read_lineage(path: Path, *keys: str) -> dict[str, str] | None:
-    """The lineage stored under `keys` of the JSON file `path`; None where there is no finished artefact."""
+    """The lineage under `keys` of the JSON file `path` that finishes an artefact.
+
+    None where there is no finished artefact, or one whose "files" beside `path` are not as they were written.
+    """
     try:
-        value: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
+        account: Any = json.loads(path.read_text(encoding="utf-8"))
+        bad = [name for name, size in account["files"].items() if _size(path.parent / name) != size]
+        value = account
+        for key in keys:
+            value = value[key]
+    except FileNotFoundError:
         return None
-    for key in keys:
-        value = value.get(key) if isinstance(value, dict) else None
-    return value if isinstance(value, dict) else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("%s: damaged (%r); it is made again", path, error)
+        return None
+    if bad:
+        log.warning("%s: %s missing or damaged; it is made again", path.parent, ", ".join(bad))
+        return None
+    return value
 
 
 def changes(previous: Lineage | None, current: Lineage) -> list[str]:
@@ -27,3 +46,7 @@ def changes(previous: Lineage | None, current: Lineage) -> list[str]:
         return ["new"]
     gone = [name for name in previous if name not in current]
     return [name for name in current if previous.get(name) != current[name]] + gone
+
+
+def _size(path: Path) -> int | None:
+    return path.stat().st_size if path.is_file() else None

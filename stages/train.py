@@ -26,6 +26,7 @@ from .lineage import changes, read_lineage
 from .progress import progress_bar
 
 CODE_VERSION = 1  # raise it when the same data and settings would give another model
+_EFFORT = {"device", "checkpoint_every"}  # how, not what
 
 
 @dataclass(slots=True)
@@ -34,9 +35,7 @@ class TrainReport:
 
     model: str
     up_to_date: bool = False
-    changed: list[str] = field(
-        default_factory=list
-    )  # why it was trained: components of the lineage, or "new"
+    changed: list[str] = field(default_factory=list)  # components of the lineage, or "new"
     epochs: int = 0
     best_epoch: int = 0
     validation: dict[str, float] = field(default_factory=dict)
@@ -80,12 +79,13 @@ def train(dataset: Dataset, store: FeatureStore | None, config: TrainConfig, fol
 def training_data(dataset: Dataset, store: FeatureStore | None, config: TrainConfig) -> TrainingData:
     """The training split and the features of its items, on the training device."""
     pairs = dataset.splits["train"]
+    reads_views = model_class(config.model).reads_views
     data = TrainingData(
         dataset.n_users,
         dataset.n_items,
         torch.from_numpy(pairs.user_idx),
         torch.from_numpy(pairs.item_idx),
-        load_modalities(store, dataset.item_ids, config.views),
+        load_modalities(store, dataset.item_ids, config.views) if reads_views else {},
     )
     return data.to(resolve_device(config.device))
 
@@ -137,14 +137,12 @@ def _validator(dataset: Dataset, config: TrainConfig) -> Callable[[Vectors], dic
 
 
 def _lineage(dataset: Dataset, store: FeatureStore | None, config: TrainConfig) -> dict[str, str]:
-    settings = config.model_dump(
-        mode="json", include=set(TrainConfig.model_fields) - {"device", "checkpoint_every"}
-    )
+    settings = config.model_dump(mode="json", include=set(TrainConfig.model_fields) - _EFFORT)
+    options = validate_options(config.model, config.options())
+    reads_views = store is not None and model_class(config.model).reads_views
     return {
         "interactions": digest_dataset(dataset),
-        "features": digest_store(store),
-        "settings": digest_json(
-            [settings, validate_options(config.model, config.options()).model_dump(mode="json")]
-        ),
+        "features": digest_store(store) if reads_views and store else "none",
+        "settings": digest_json([settings, options.model_dump(mode="json")]),
         "code": f"train/{CODE_VERSION}",
     }

@@ -263,9 +263,10 @@ def test_a_corrupt_shard_is_named_and_extract_mends_it(project) -> None:
     content = bytearray(shard.read_bytes())
     content[200] ^= 255
     shard.write_bytes(content)
-    assert "part-00000.parquet" in refused(project, command="train")
+    model = ("--set", "train.model=vbpr")
+    assert "part-00000.parquet" in refused(project, *model, command="train")
     assert run(project, command="extract").exit_code == 0
-    assert run(project, command="train").exit_code == 0
+    assert run(project, *model, command="train").exit_code == 0
 
 
 def test_features_of_another_encoder_are_not_trained_on(project) -> None:
@@ -293,3 +294,51 @@ def test_a_model_that_diverges_leaves_no_bundle(project) -> None:
     line = refused(project, "--set", "train.learning_rate=1e38")
     assert "learning_rate" in line or "learning rate" in line
     assert not (project / "out" / "model").exists()
+
+
+def test_a_model_is_not_measured_on_other_splits_than_it_was_trained_on(project) -> None:
+    run(project)
+    before = (project / "out" / "evaluation.json").read_bytes()
+    line = refused(project, "--set", "interactions.ratios=[0.4, 0.2, 0.4]", command="evaluate")
+    assert "other splits" in line and "mmrec train" in line
+    assert (project / "out" / "evaluation.json").read_bytes() == before
+
+
+def test_features_are_no_reason_to_retrain_a_model_of_ids(project) -> None:
+    run(project)
+    replace_rows(project, "items.csv", "blue", "navy")
+    result = run(project)
+    assert "features: 1 items new or changed" in result.stdout and "model: up to date" in result.stdout
+
+
+def test_another_shard_size_is_no_reason_to_retrain(project) -> None:
+    run(project, "--set", "train.model=vbpr")
+    result = run(project, "--set", "train.model=vbpr", "--set", "extract.shard_rows=2")
+    assert "features: 0 items new or changed" in result.stdout and "model: up to date" in result.stdout
+
+
+@pytest.mark.parametrize("file", ["model/users.parquet", "index/items.faiss", "per_user.parquet"])
+def test_a_lost_file_is_made_again(project, file) -> None:
+    run(project)
+    (project / "out" / file).unlink()
+    assert run(project).exit_code == 0
+    assert (project / "out" / file).is_file()
+
+
+def test_a_damaged_checkpoint_costs_a_fresh_start_and_no_more(project) -> None:
+    (project / "out").mkdir()
+    (project / "out" / ".training.safetensors").write_bytes(b"not a checkpoint")
+    assert run(project).exit_code == 0
+    assert not (project / "out" / ".training.safetensors").exists()
+
+
+def test_the_recorded_config_is_that_of_the_model_beside_it(project) -> None:
+    run(project)
+    before = (project / "out" / "config.toml").read_text()
+    refused(project, "--set", "train.model=vbpr", "--set", "train.views=['nope']", command="train")
+    assert (project / "out" / "config.toml").read_text() == before
+
+
+def test_intra_list_diversity_is_measured_on_the_view_asked_for(project) -> None:
+    result = run(project, "--set", "evaluate.diversity_view=text.title", "--json")
+    assert "ild.text.title@5" in json.loads(result.stdout)["evaluation"]["splits"]["test"]["metrics"]

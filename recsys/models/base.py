@@ -104,6 +104,7 @@ class GradientModel(nn.Module, ABC):
     """
 
     Options: ClassVar[type[BaseModel]]
+    reads_views: ClassVar[bool] = True  # False: features are neither loaded nor a reason to train again
 
     def __init__(self, data: TrainingData, dim: int, options: Any) -> None:
         super().__init__()
@@ -136,6 +137,7 @@ class ClosedFormModel(ABC):
     """A recommender without gradient steps: `fit` computes it once from the training data."""
 
     Options: ClassVar[type[BaseModel]]
+    reads_views: ClassVar[bool] = False
 
     def __init__(self, data: TrainingData, dim: int, options: Any) -> None:
         self.data, self.dim, self.options = data, dim, options

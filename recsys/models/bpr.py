@@ -17,6 +17,8 @@ LOG_EPSILON = 1e-10  # inside the logarithm of MMRec's BPR
 class BPR(GradientModel):
     """score(u, i) = p_u . q_i; loss = BPR-Opt + reg_weight * L2 of the batch rows."""
 
+    reads_views = False
+
     class Options(BaseModel, frozen=True, extra="forbid"):
         reg_weight: Annotated[float, Field(ge=0)] = 1e-3
         as_released: bool = False  # as in MMRec: norms in place of squares, cold rows start at random

@@ -19,6 +19,8 @@ DEGREE_EPSILON = 1e-7  # that MMRec adds to degrees
 class LightGCN(GradientModel):
     """score(u, i) of the mean over layers; loss = BPR + reg_weight * L2 of the layer-0 rows (eq. 15)."""
 
+    reads_views = False
+
     class Options(BaseModel, frozen=True, extra="forbid"):
         n_layers: Annotated[int, Field(ge=0)] = 3
         reg_weight: Annotated[float, Field(ge=0)] = 1e-3

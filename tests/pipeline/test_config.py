@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from mmrec.pipeline.config import SECTIONS, Config, ConfigError, build_config, load_config, parse_overrides
+from mmrec.pipeline.config import SECTIONS, Config, ConfigError, build_config, load_config, parse_override
 from mmrec.recsys.models import MODELS, model_class
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.toml"))
@@ -56,20 +56,47 @@ def test_options_of_models_that_are_not_chosen_are_checked_too() -> None:
         build_config({"train": {"model": "bpr", "lightgcn": {"n_layer": 2}}})
 
 
-def test_overrides_read_toml_values_and_fall_back_to_plain_strings() -> None:
-    sections = parse_overrides(
-        ["train.dim=32", "train.model=bpr", "evaluate.k=[1, 2]", "train.freedom.knn_k=5"]
-    )
-    assert sections == {
-        "train": {"dim": 32, "model": "bpr", "freedom": {"knn_k": 5}},
-        "evaluate": {"k": [1, 2]},
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.dim=32", (("train", "dim"), 32)),
+        ("train.model=bpr", (("train", "model"), "bpr")),
+        ("evaluate.k=[1, 2]", (("evaluate", "k"), [1, 2])),
+        ("train.freedom.k=5", (("train", "freedom", "k"), 5)),
+    ],
+)
+def test_an_override_is_read_as_toml_and_else_as_a_plain_string(override: str, expected: object) -> None:
+    assert parse_override(override) == expected
+
+
+def test_an_override_replaces_a_table_and_a_deeper_one_adds_to_it(tmp_path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[catalog]\nitems = "i.csv"\n[extract]\ntext_views = { title = "{title}" }\n')
+    assert load_config(file, ["extract.text_views={}"]).extract.text_views == {}
+    views = load_config(file, ["extract.text_views.brand={brand}"]).extract.text_views
+    assert views == {"title": "{title}", "brand": "{brand}"}
+
+
+def test_an_empty_path_is_refused(tmp_path) -> None:
+    (tmp_path / "run.toml").write_text("")
+    with pytest.raises(ConfigError, match=r"run\.output"):
+        load_config(tmp_path / "run.toml", ["run.output="])
+
+
+@pytest.mark.parametrize("name", ["item_id", "content_hash", "similarity.title", "text.title", "image.full"])
+def test_foreign_features_may_not_take_the_name_of_another_column(name: str) -> None:
+    sections = {
+        "catalog": {"items": "i.csv"},
+        "extract": {"foreign": {name: "x.npy"}, "text_views": {"title": "{title}"}},
     }
+    with pytest.raises(ConfigError, match=f"'{name}' has the name of another column"):
+        build_config(sections)
 
 
 @pytest.mark.parametrize("override", ["train", "dim=3", "train.=3", "train.dim"])
 def test_a_malformed_override_is_refused(override: str) -> None:
     with pytest.raises(ConfigError, match=r"section\.key=value"):
-        parse_overrides([override])
+        parse_override(override)
 
 
 def test_the_resolved_config_reads_back_as_itself() -> None:

@@ -1,23 +1,32 @@
+import errno
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 import torch
+from safetensors import SafetensorError
 from scipy import sparse
 
-from mmrec.features.files import replace_folder
+from mmrec.features.errors import InputError
 from mmrec.recsys.models.base import Vectors
+from mmrec.stages import tensors
 from mmrec.stages.bundle import read_bundle, write_bundle
+from mmrec.stages.lineage import read_lineage
 
 USER_IDS, ITEM_IDS = pl.Series(["ann", "bob"]), pl.Series([7, 3, 5])
 ITEMS = np.arange(6, dtype=np.float32).reshape(3, 2)
 
 
 def write(folder: Path, users: np.ndarray | sparse.csr_matrix, model: str = "bpr") -> None:
-    tensors = {"weight": torch.ones(2)}
+    config = {"model": model, "lineage": {"code": "1"}}
     write_bundle(
-        folder, {"model": model}, {"best_epoch": 3}, tensors, (USER_IDS, ITEM_IDS), Vectors(users, ITEMS)
+        folder,
+        config,
+        {"best_epoch": 3},
+        {"weight": torch.ones(2)},
+        (USER_IDS, ITEM_IDS),
+        Vectors(users, ITEMS),
     )
 
 
@@ -48,21 +57,47 @@ def test_a_second_bundle_replaces_the_first_and_leaves_nothing_beside_it(tmp_pat
 
 def test_a_kill_between_the_two_renames_leaves_the_old_bundle(tmp_path, monkeypatch) -> None:
     write(tmp_path / "model", ITEMS[:2], "bpr")
-    fresh = tmp_path / "model.new"
-    fresh.mkdir()
     rename = Path.rename
 
     def killed(path: Path, target: Path) -> Path:
-        if path == fresh:
+        if path.name == "model.new":
             raise KeyboardInterrupt
         return rename(path, target)
 
     monkeypatch.setattr(Path, "rename", killed)
     with pytest.raises(KeyboardInterrupt):
-        replace_folder(fresh, tmp_path / "model")
+        write(tmp_path / "model", ITEMS[:2], "vbpr")
     monkeypatch.undo()
     assert not (tmp_path / "model").exists()
     assert read_bundle(tmp_path / "model").config["model"] == "bpr"
+
+
+def test_a_full_disk_leaves_the_old_bundle_and_nothing_half_written(tmp_path, monkeypatch) -> None:
+    write(tmp_path / "model", ITEMS[:2], "bpr")
+
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(tensors, "save_file", full)
+    with pytest.raises(OSError, match="No space left") as failure:
+        write(tmp_path / "model", ITEMS[:2], "vbpr")
+    assert failure.value.errno == errno.ENOSPC
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+    assert read_bundle(tmp_path / "model").config["model"] == "bpr"
+
+
+@pytest.mark.parametrize("file", ["config.json", "users.parquet", "items.parquet"])
+@pytest.mark.parametrize("damage", ["missing", "truncated"])
+def test_a_damaged_bundle_is_not_up_to_date_and_says_what_to_run(tmp_path, file, damage) -> None:
+    write(tmp_path / "model", ITEMS[:2])
+    path = tmp_path / "model" / file
+    content = path.read_bytes()
+    path.unlink()
+    if damage == "truncated":
+        path.write_bytes(content[: len(content) // 2])
+    assert read_lineage(tmp_path / "model" / "config.json", "lineage") is None
+    with pytest.raises((InputError, FileNotFoundError), match="mmrec train"):
+        read_bundle(tmp_path / "model")
 
 
 def test_no_bundle_says_what_to_run(tmp_path) -> None:

@@ -8,7 +8,7 @@ from mmrec.features.config import CatalogConfig, ExtractConfig
 from mmrec.features.encoders import registry
 from mmrec.features.errors import InputError, TooManyFailuresError
 from mmrec.features.store import FeatureStore
-from mmrec.stages.extract import check_made_for, extract
+from mmrec.stages.extract import check_failures, check_made_for, extract
 
 VIEWS = {"title": "{title}"}
 
@@ -93,11 +93,32 @@ def test_bad_images_cost_their_item_its_view_and_are_listed(encoder, shop, png, 
     )
 
 
-def test_past_max_failures_the_job_finishes_and_then_fails(encoder, shop, tmp_path) -> None:
+def test_past_max_failures_the_finished_job_is_refused(encoder, shop, tmp_path) -> None:
     (shop / "0.png").unlink()
-    with pytest.raises(TooManyFailuresError, match="1 of 5 items failed"):
-        run(shop, tmp_path / "store", max_failures=0.1)
+    report = run(shop, tmp_path / "store")
     assert len(FeatureStore(tmp_path / "store")) == 5
+    check_failures(report, ExtractConfig(max_failures=0.2), tmp_path / "store")
+    with pytest.raises(TooManyFailuresError, match="1 of 5 items failed"):
+        check_failures(report, ExtractConfig(max_failures=0.1), tmp_path / "store")
+
+
+def test_a_lost_ledger_is_written_again(encoder, shop, tmp_path) -> None:
+    (shop / "0.png").unlink()
+    run(shop, tmp_path / "store")
+    for ledger in (tmp_path / "store").glob("failures*"):
+        ledger.unlink()
+    assert run(shop, tmp_path / "store").encoded == 0
+    assert FeatureStore(tmp_path / "store").failures()["item_id"].to_list() == ["a"]
+
+
+def test_a_request_that_changes_no_vector_is_noted_and_then_trained_on(encoder, shop, tmp_path) -> None:
+    run(shop, tmp_path / "store")
+    crops = {"logo": [0, 0, 0.5, 0.5]}
+    asked = ExtractConfig(text_views=VIEWS, crops=crops)
+    with pytest.raises(InputError, match="crops"):
+        check_made_for(FeatureStore(tmp_path / "store"), asked)
+    assert run(shop, tmp_path / "store", crops=crops).up_to_date
+    check_made_for(FeatureStore(tmp_path / "store"), asked)
 
 
 def test_a_killed_job_goes_on_and_ends_as_an_uninterrupted_one(encoder, shop, tmp_path, monkeypatch) -> None:
@@ -156,6 +177,19 @@ def test_rows_that_do_not_match_the_catalogue_are_refused(encoder, shop, tmp_pat
     np.save(tmp_path / "visual.npy", np.ones((3, 2)))
     with pytest.raises(InputError, match="3 rows for 5 items"):
         run(shop, tmp_path / "store", foreign={"visual": str(tmp_path / "visual.npy")})
+
+
+def test_a_row_of_nan_is_an_absent_feature_and_one_nan_is_an_error(tmp_path) -> None:
+    matrix = np.ones((3, 2), np.float32)
+    matrix[1] = np.nan
+    np.save(tmp_path / "visual.npy", matrix)
+    config = ExtractConfig(foreign={"visual": str(tmp_path / "visual.npy")})
+    extract(None, config, tmp_path / "store")
+    assert FeatureStore(tmp_path / "store").read("visual")[1].tolist() == [True, False, True]
+    matrix[2, 0] = np.nan
+    np.save(tmp_path / "visual.npy", matrix)
+    with pytest.raises(InputError, match="visual: 1 vectors hold NaN"):
+        extract(None, config, tmp_path / "store")
 
 
 def test_a_store_of_other_settings_is_not_trained_on(encoder, shop, tmp_path) -> None:
