@@ -6,6 +6,7 @@ import difflib
 import glob
 import io
 import posixpath
+import re
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import cast
@@ -27,6 +28,7 @@ _FORMATS = {
     ".pq": "parquet",
 }
 _COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+_RENAMED = re.compile(r"_duplicated_\d+$")  # what polars makes of a name that stands twice in a CSV header
 _INTEGER = r"^[+-]?(0|[1-9][0-9]*)$"  # no leading zero: "007" is a name, not seven
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)?(\.[0-9]*([eE][+-]?[0-9]+)?|[eE][+-][0-9]+)?$"  # "1e5" may be a name
 
@@ -127,12 +129,28 @@ def _read_file(file: str, columns: Sequence[str] | None) -> pl.DataFrame:
             return _read_parquet(content, columns)
         if kind == "jsonl":
             return pl.read_ndjson(content, infer_schema_length=None)
-        separator = "\t" if kind == "tsv" else ","
-        return pl.read_csv(content, separator=separator, infer_schema=False, glob=False)
+        return _read_csv(content, "\t" if kind == "tsv" else ",")
     except FileNotFoundError:
         raise
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
         raise InputError(f"{file}: not a readable {kind} table: {first_line(error)}") from error
+
+
+def _read_csv(content: str | io.BytesIO, separator: str) -> pl.DataFrame:
+    """Every column as text; ValueError when a name stands twice in the header."""
+    table = pl.read_csv(content, separator=separator, infer_schema=False, glob=False)
+    if any(_RENAMED.search(name) for name in table.columns):
+        if isinstance(content, io.BytesIO):
+            content.seek(0)
+        header = pl.read_csv(
+            content, separator=separator, infer_schema=False, glob=False, has_header=False, n_rows=1
+        )
+        names = pl.Series(header.row(0), dtype=pl.String).drop_nulls()  # columns without a name may repeat
+        repeated = names.filter(names.is_duplicated()).unique(maintain_order=True)
+        if len(repeated):
+            listed = ", ".join(f"'{name}'" for name in repeated)
+            raise ValueError(f"the header names more than one column {listed}; give each its own name")
+    return table
 
 
 def _read_parquet(content: str | io.BytesIO, columns: Sequence[str] | None) -> pl.DataFrame:

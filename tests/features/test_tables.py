@@ -92,6 +92,11 @@ def test_csv_columns_that_are_not_typed_stay_text(tmp_path: Path) -> None:
     assert read_table(str(tmp_path / "a.csv"), typed=["id"]).rows() == [(7, "1.50")]
 
 
+def test_columns_without_a_name_may_repeat_and_duplicated_may_be_a_name(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,is_duplicated_0,,\n7,x,,\n")
+    assert read_table(str(tmp_path / "a.csv"), ["is_duplicated_0", "id"]).rows() == [("x", 7)]
+
+
 def test_a_wrong_column_is_named_with_the_nearest(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("Item_ID,title\n1,x\n")
     with pytest.raises(
@@ -107,6 +112,7 @@ def test_a_wrong_column_is_named_with_the_nearest(tmp_path: Path) -> None:
         ("a.csv", b"id,title\n", "no rows"),
         ("a.csv", b"id,title\n1,a,b\n", "more fields"),
         ("a.csv", b"id\n\xff\xfe\n", "utf-8"),
+        ("a.csv", b"id,title,id\n1,a,2\n", "more than one column 'id';"),
         ("a.jsonl", b"", "not a readable jsonl table"),
         ("a.jsonl", b"{nonsense\n", "not a readable jsonl table"),
         ("a.parquet", b"not parquet", "not a readable parquet table"),
