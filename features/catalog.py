@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 import polars as pl
 
@@ -17,13 +17,16 @@ from .tables import check_columns, has_wildcard, is_folder, read_table
 _NAMED = 5  # bad rows that an error lists
 
 
+References: TypeAlias = tuple[str | bytes, ...]  # paths relative to the image root, URIs, or contents
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """Items in the order of their file; `item_ids[i]`, row i of `fields` and `images[i]` are one item."""
 
     item_ids: pl.Series  # unique, Int64 (UInt64 past its range) or String
     fields: pl.DataFrame  # every other column
-    images: list[tuple[str | bytes, ...]]  # per item: paths relative to `image_root`, URIs, or contents
+    images: Sequence[References]  # per item
     image_root: str | None
 
     def __len__(self) -> int:
@@ -35,6 +38,36 @@ class Catalog:
         return Catalog(self.item_ids[rows], self.fields[rows], self.images[rows], self.image_root)
 
 
+class ImageColumn(Sequence[References]):
+    """The references of every item, without missing and blank ones; a cell is read when it is asked for.
+
+    A catalogue may hold whole images: as Python objects they would take as much memory again.
+    """
+
+    def __init__(self, column: pl.Series) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, index: int) -> References: ...
+    @overload
+    def __getitem__(self, index: slice) -> ImageColumn: ...
+    def __getitem__(self, index: int | slice) -> References | ImageColumn:
+        if isinstance(index, slice):
+            return ImageColumn(self._column[index])
+        cell = self._column[index]
+        return _present(cell if isinstance(self._column.dtype, pl.List) else [cell])
+
+    def __iter__(self) -> Iterator[References]:
+        filled = self._column.is_not_null()
+        if isinstance(self._column.dtype, pl.List):
+            filled &= self._column.list.len() > 0
+        for index, is_filled in enumerate(filled):
+            yield self[index] if is_filled else ()
+
+
 def read_catalog(config: CatalogConfig) -> Catalog:
     """The catalogue that `config` names; its CSV fields stay text, letter for letter.
 
@@ -43,7 +76,7 @@ def read_catalog(config: CatalogConfig) -> Catalog:
     table = read_table(config.items, typed=[config.item_id])
     wanted = [config.item_id] if config.image is None else [config.item_id, config.image]
     check_columns(config.items, wanted, table.columns)
-    images = [()] * table.height if config.image is None else _references(config, table[config.image])
+    images = [()] * table.height if config.image is None else _images(config, table[config.image])
     return Catalog(
         item_ids=_item_ids(config, table[config.item_id]),
         fields=table.drop(wanted),
@@ -85,16 +118,14 @@ def _item_ids(config: CatalogConfig, ids: pl.Series) -> pl.Series:
     return ids.rename("item_id")
 
 
-def _references(config: CatalogConfig, column: pl.Series) -> list[tuple[str | bytes, ...]]:
-    """Per item, its image references without the missing and blank ones."""
+def _images(config: CatalogConfig, column: pl.Series) -> ImageColumn:
     inner = column.dtype.inner if isinstance(column.dtype, pl.List | pl.Array) else column.dtype
     if inner not in (pl.String, pl.Binary, pl.Null) and not _is_image_struct(inner):
         raise InputError(
             f"{config.items}: image column '{config.image}' holds {column.dtype}; "
             "expected paths, URIs, bytes, or lists of them"
         )
-    listed = isinstance(column.dtype, pl.List | pl.Array)
-    return [_present(cell if listed else [cell]) for cell in column]
+    return ImageColumn(column.arr.to_list() if isinstance(column.dtype, pl.Array) else column)
 
 
 def _is_image_struct(dtype: Any) -> bool:
@@ -102,7 +133,7 @@ def _is_image_struct(dtype: Any) -> bool:
     return isinstance(dtype, pl.Struct) and {field.name for field in dtype.fields} == {"bytes", "path"}
 
 
-def _present(cells: Sequence[Any] | None) -> tuple[str | bytes, ...]:
+def _present(cells: Iterable[Any] | None) -> References:
     references = []
     for cell in cells if cells is not None else ():
         reference = (cell["bytes"] or cell["path"]) if isinstance(cell, Mapping) else cell

@@ -1,3 +1,4 @@
+import tracemalloc
 from pathlib import Path
 
 import polars as pl
@@ -18,7 +19,7 @@ def test_a_csv_catalogue_keeps_its_order_its_ids_and_its_text(tmp_path: Path) ->
     catalog = read_catalog(CatalogConfig(items=str(tmp_path / "items.csv"), item_id="id", image="image"))
     assert catalog.item_ids.to_list() == [9, 4, 7]
     assert catalog.fields.rows() == [("Red", "1.50"), ("Blue", "2"), (None, None)]
-    assert catalog.images == [("a.jpg",), (), ()]
+    assert list(catalog.images) == [("a.jpg",), (), ()]
     assert catalog.image_root == str(tmp_path)
 
 
@@ -28,7 +29,7 @@ def test_slices_hold_the_same_rows_in_every_part(tmp_path: Path) -> None:
     part = catalog.slice(1, 5)
     assert len(part) == 2
     assert (part.item_ids.to_list(), part.fields["title"].to_list()) == (["b", "c"], ["B", "C"])
-    assert part.images == [("2",), ("3",)]
+    assert list(part.images) == [("2",), ("3",)]
 
 
 @pytest.mark.parametrize(
@@ -41,12 +42,29 @@ def test_slices_hold_the_same_rows_in_every_part(tmp_path: Path) -> None:
             pl.Series([{"bytes": b"1", "path": "x"}, {"bytes": None, "path": "x"}, None]),
             [(b"1",), ("x",), ()],
         ),
+        (pl.Series([["a", "b"], None, ["", " "]], dtype=pl.Array(pl.String, 2)), [("a", "b"), (), ()]),
         (pl.Series([None, None, None]), [(), (), ()]),
     ],
 )
 def test_image_columns_of_every_kind(tmp_path: Path, column: pl.Series, expected: list[object]) -> None:
     table = pl.DataFrame({"item_id": [1, 2, 3], "image": column})
-    assert read_catalog(CatalogConfig(items=catalog_file(tmp_path, table), image="image")).images == expected
+    images = read_catalog(CatalogConfig(items=catalog_file(tmp_path, table), image="image")).images
+    assert list(images) == [images[row] for row in range(3)] == expected
+    assert any(images) == any(expected)
+    assert list(images[1:]) == expected[1:]
+
+
+def test_whole_images_become_python_objects_one_at_a_time(tmp_path: Path) -> None:
+    table = pl.DataFrame({"item_id": range(64), "image": [bytes([row]) * 2**18 for row in range(64)]})
+    config = CatalogConfig(items=catalog_file(tmp_path, table), image="image")
+    tracemalloc.start()
+    catalog = read_catalog(config)
+    assert any(catalog.images)
+    sizes = [sum(map(len, references)) for references in catalog.slice(8, 40).images]
+    most = tracemalloc.get_traced_memory()[1]  # of Python's objects, without those of polars
+    tracemalloc.stop()
+    assert sizes == [2**18] * 32
+    assert most < 8 * 2**18
 
 
 @pytest.mark.parametrize(
@@ -63,7 +81,7 @@ def test_ids_stay_integers_or_strings(tmp_path: Path, ids: pl.Series, dtype: pl.
     catalog = read_catalog(CatalogConfig(items=catalog_file(tmp_path, pl.DataFrame({"item_id": ids}))))
     assert catalog.item_ids.dtype == dtype
     assert catalog.item_ids.to_list() == ids.to_list()
-    assert catalog.images == [(), ()]
+    assert list(catalog.images) == [(), ()]
 
 
 def test_all_bad_ids_are_named_at_once(tmp_path: Path) -> None:
