@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 
 from .config import InteractionsConfig
-from .errors import InputError
+from .errors import InputError, did_you_mean
 from .splits import SPLITS
 
 SPLIT_NAMES = {
@@ -85,9 +84,12 @@ def _columns(log: pl.DataFrame, config: InteractionsConfig) -> pl.DataFrame:
         wanted["label"] = ("split_column", config.split_column)
     missing = [(key, name) for key, name in wanted.values() if name not in log.columns]
     if missing:
+        problems = [
+            f"no column '{name}'{did_you_mean(name, log.columns)} for interactions.{key}"
+            for key, name in missing
+        ]
         raise InputError(
-            f"interactions: {'; '.join(_missing(key, name, log.columns) for key, name in missing)}. "
-            f"The columns are {', '.join(repr(name) for name in log.columns)}."
+            f"interactions: {'; '.join(problems)}. The columns are {', '.join(map(repr, log.columns))}."
         )
     found = {role: log[name] for role, (_, name) in wanted.items()}
     used = {
@@ -96,12 +98,6 @@ def _columns(log: pl.DataFrame, config: InteractionsConfig) -> pl.DataFrame:
     _refuse_nulls(used)
     read = {"user": _ids, "item": _ids, "time": _times, "rating": _ratings, "label": _labels}
     return pl.DataFrame({role: read[role](series) for role, series in used.items()})
-
-
-def _missing(key: str, name: str, columns: list[str]) -> str:
-    close = difflib.get_close_matches(name, columns, n=1, cutoff=0.5)
-    hint = f"did you mean '{close[0]}'?" if close else "name the column there"
-    return f"no column '{name}' (interactions.{key}; {hint})"
 
 
 def _refuse_nulls(used: dict[str, pl.Series]) -> None:

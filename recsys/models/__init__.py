@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ValidationError
 
-from ..errors import InputError
+from ..errors import InputError, did_you_mean
 
 if TYPE_CHECKING:
     from .base import ClosedFormModel, GradientModel
@@ -34,7 +33,7 @@ MODELS: dict[str, str] = {
 def model_class(name: str) -> type[GradientModel] | type[ClosedFormModel]:
     """The class of the model called `name`; InputError with the nearest name when there is none."""
     if name not in MODELS:
-        raise InputError(f"unknown model '{name}'{_nearest(name, MODELS)}; known: {', '.join(MODELS)}")
+        raise InputError(f"unknown model '{name}'{did_you_mean(name, MODELS)}; known: {', '.join(MODELS)}")
     module, _, attribute = MODELS[name].partition(":")
     return getattr(import_module(f".{module}", __name__), attribute)
 
@@ -53,10 +52,5 @@ def _problem(detail: Any, options: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":
         known = list(options.model_fields)
-        return f"unknown key '{key}'{_nearest(key, known)}; known: {', '.join(known) or 'none'}"
+        return f"unknown key '{key}'{did_you_mean(key, known)}; known: {', '.join(known) or 'none'}"
     return f"{key}: {detail['msg']}, got {detail['input']!r}" if key else str(detail["msg"])
-
-
-def _nearest(name: str, known: Any) -> str:
-    matches = difflib.get_close_matches(name, list(known), n=1)
-    return f" (did you mean '{matches[0]}'?)" if matches else ""

@@ -132,6 +132,8 @@ def test_saved_parameters_give_the_same_vectors(name: str) -> None:
 def test_unknown_names_are_answered_with_the_nearest() -> None:
     with pytest.raises(InputError, match=r"unknown model 'lightgnc' \(did you mean 'lightgcn'\?\)"):
         model_class("lightgnc")
+    with pytest.raises(InputError, match=r"unknown model 'LightGCN' \(did you mean 'lightgcn'\?\)"):
+        model_class("LightGCN")
     with pytest.raises(InputError, match=r"\[train\.freedom\] unknown key 'image_wight' .*'image_weight'"):
         validate_options("freedom", {"image_wight": 0.5})
     with pytest.raises(InputError, match=r"k: .* got 0; .*edge_dropout: .* got 2"):
