@@ -1,6 +1,8 @@
 VENV := .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+# setuptools warns at length that an editable install is one.
+INSTALL := PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet
 
 .PHONY: demo test check clean
 
@@ -17,14 +19,14 @@ check: $(VENV)/.installed-dev  ## lint, formatting and types
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(INSTALL) --upgrade pip
 
 $(VENV)/.installed: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+	$(INSTALL) --editable .
 	touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(INSTALL) --editable '.[dev]'
 	touch $@ $(VENV)/.installed
 
 clean:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from ..features.files import atomic_path
@@ -11,8 +10,6 @@ from .outcome import Outcome
 from .run import run
 from .shop import generate_shop
 from .summary import comparison_text
-
-log = logging.getLogger(__name__)
 
 MODELS = {"popularity": "no taste", "lightgcn": "IDs", "freedom": "IDs and content"}
 CONFIG = """\
@@ -45,7 +42,6 @@ features = "features"
 def demo(output: Path) -> Outcome:
     """Generate the shop in `output`/shop, run the `MODELS` on it and compare them on the test split."""
     shop = generate_shop(output / "shop")
-    log.info("shop: %s items, %s users in %s", f"{shop.n_items:,}", f"{shop.n_users:,}", shop.folder)
     file = output / "demo.toml"
     names = {"items": shop.items.relative_to(output), "interactions": shop.interactions.relative_to(output)}
     with atomic_path(file) as temporary:
