@@ -33,9 +33,10 @@ class CleanLog:
 def clean(log: pl.DataFrame, catalog_ids: pl.Series | None, config: InteractionsConfig) -> CleanLog:
     """Apply, in this order: unknown items, rating threshold, duplicates (the earliest stays), k-core.
 
-    Raises InputError for missing columns, null ids, ratings or times, ids of another type than the
-    catalogue's, unknown items without `drop_unknown`, and when nothing is left. A pair that stands in two
-    splits of a split column is no duplicate but a leak, and is left for `check_no_leak`.
+    Item ids that are integers on one side and strings on the other match as strings. Raises InputError for
+    missing columns, null ids, ratings or times, unknown items without `drop_unknown`, and when nothing is
+    left. A pair that stands in two splits of a split column is no duplicate but a leak, and is left for
+    `check_no_leak`.
     """
     if not len(log):
         raise InputError("interactions: the log is empty; expected at least one row")
@@ -183,17 +184,22 @@ def _labels(names: pl.Series) -> pl.Series:
 
 def _match_catalog(table: pl.DataFrame, catalog_ids: pl.Series, drop_unknown: bool) -> pl.DataFrame:
     """Add item_idx, the row in the catalogue; rows with unknown items are dropped or refused."""
-    items, catalog = table["item"], _ids(catalog_ids)
-    if _kind(items) != _kind(catalog):
-        raise InputError(
-            f"item ids are {_kind(items)} in the interactions (first: {_first(items)}) but {_kind(catalog)} "
-            f"in the catalogue (first: {_first(catalog)}), so none can match. Write both with one type."
-        )
-    if items.dtype != catalog.dtype:  # integers of two widths; 128 bits hold them all
-        table, catalog = table.with_columns(pl.col("item").cast(pl.Int128)), catalog.cast(pl.Int128)
+    items, known = table["item"], _ids(catalog_ids)
+    catalog = known
+    if items.dtype != known.dtype:
+        # Ids of text files become integers where all of a file's ids are, so the two files may differ.
+        # Integers of two widths meet in 128 bits.
+        common = pl.Int128 if _kind(items) == _kind(known) else pl.String
+        table, catalog = table.with_columns(pl.col("item").cast(common)), known.cast(common)
     rows = pl.DataFrame({"item": catalog, "item_idx": np.arange(len(catalog))})
     table = table.join(rows, on="item", how="left", maintain_order="left")
     unknown = table.filter(pl.col("item_idx").is_null())["item"]
+    if len(unknown) == len(table) and _kind(items) != _kind(known):
+        raise InputError(
+            f"no item of the interactions is in the catalogue: item ids are {_kind(items)} there (first: "
+            f"{_first(items)}) but {_kind(known)} in the catalogue (first: {_first(known)}). "
+            "Write both alike."
+        )
     if len(unknown) and not drop_unknown:
         ids = unknown.unique(maintain_order=True)
         raise InputError(

@@ -89,9 +89,35 @@ def test_integer_ids_of_different_widths_match() -> None:
     assert prepare(table, pl.Series(range(5), dtype=pl.UInt64), settings()).report["kept"] == 15
 
 
-def test_id_type_mismatch_is_explained() -> None:
-    with pytest.raises(InputError, match=r"integers in the interactions \(first: 0\) but strings .*'a'"):
-        prepare(square(3, 5), pl.Series(["a", "b"]), settings())
+@pytest.mark.parametrize(
+    ("logged", "catalog"),
+    [
+        (pl.Series([1, 2, 3]), pl.Series(["1", "2", "3", "A4"])),
+        (pl.Series(["1", "2", "3"]), pl.Series([4, 1, 2, 3])),
+        (pl.Series(["1", "2", "3"], dtype=pl.Categorical), pl.Series([4, 1, 2, 3], dtype=pl.UInt64)),
+    ],
+)
+def test_integer_ids_match_the_same_ids_as_text(logged: pl.Series, catalog: pl.Series) -> None:
+    table = pl.DataFrame({"user_id": [7, 7, 7], "item_id": logged})
+    dataset = prepare(table, catalog, settings(split="leave-one-out"))
+    assert dataset.item_ids.dtype == catalog.dtype
+    assert dataset.item_ids.to_list() == catalog.to_list()
+    found = {str(item) for split in dataset.splits for _, item in pairs_by_id(dataset, split)}
+    assert found == {"1", "2", "3"}
+
+
+def test_a_stray_id_among_integers_is_named() -> None:
+    table = square(3, 5).with_columns(pl.col("item_id").cast(pl.String))
+    stray = pl.concat([table, table.head(2).with_columns(item_id=pl.Series(["x2", "007"]))])
+    with pytest.raises(InputError, match=r"^2 items .*not in the catalogue \(first: 'x2', '007'\)"):
+        prepare(stray, pl.Series(range(9)), settings())
+    assert prepare(stray, pl.Series(range(9)), settings(drop_unknown=True)).report["unknown_items"] == 2
+
+
+@pytest.mark.parametrize("drop_unknown", [False, True])
+def test_ids_of_two_types_without_a_match_are_explained(drop_unknown: bool) -> None:
+    with pytest.raises(InputError, match=r"no item .* integers there \(first: 0\) but strings .*'a'"):
+        prepare(square(3, 5), pl.Series(["a", "b"]), settings(drop_unknown=drop_unknown))
 
 
 @pytest.mark.parametrize(
