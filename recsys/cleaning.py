@@ -196,9 +196,8 @@ def _match_catalog(table: pl.DataFrame, catalog_ids: pl.Series, drop_unknown: bo
     unknown = table.filter(pl.col("item_idx").is_null())["item"]
     if len(unknown) == len(table) and _kind(items) != _kind(known):
         raise InputError(
-            f"no item of the interactions is in the catalogue: item ids are {_kind(items)} there (first: "
-            f"{_first(items)}) but {_kind(known)} in the catalogue (first: {_first(known)}). "
-            "Write both alike."
+            f"item ids are {_kind(items)} in the interactions (first: {_first(items)}) but {_kind(known)} in "
+            f"the catalogue (first: {_first(known)}), and none matches. Write both alike."
         )
     if len(unknown) and not drop_unknown:
         ids = unknown.unique(maintain_order=True)

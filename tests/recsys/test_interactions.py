@@ -116,7 +116,7 @@ def test_a_stray_id_among_integers_is_named() -> None:
 
 @pytest.mark.parametrize("drop_unknown", [False, True])
 def test_ids_of_two_types_without_a_match_are_explained(drop_unknown: bool) -> None:
-    with pytest.raises(InputError, match=r"no item .* integers there \(first: 0\) but strings .*'a'"):
+    with pytest.raises(InputError, match=r"integers in the interactions \(first: 0\) but strings .*'a'"):
         prepare(square(3, 5), pl.Series(["a", "b"]), settings(drop_unknown=drop_unknown))
 
 
