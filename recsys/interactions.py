@@ -94,23 +94,46 @@ def _count_cold_users(splits: dict[str, Pairs]) -> int:
 
 
 def _require_evaluable(dataset: Dataset, config: InteractionsConfig) -> None:
-    if not len(dataset.splits["train"]):
-        raise InputError("interactions: the training split is empty; check interactions.split and ratios")
-    asked = {"validation": config.ratios[1] > 0, "test": config.ratios[2] > 0}
-    if config.split == "leave-one-out":
-        asked = {"validation": True, "test": True}
+    if not len(dataset.splits["train"]):  # the other kinds of split leave every user a training interaction
+        raise InputError(
+            f"interactions: the training split is empty; label rows of the column '{config.split_column}' as "
+            "'train', of items that cold_items does not withhold"
+        )
+    shares = dict(zip(SPLITS, config.ratios, strict=True))
     for name, pairs in dataset.splits.items():
         if len(pairs) and not len(dataset.evaluable_users(name)):
             raise InputError(
                 f"interactions: all {len(pairs.users())} users of '{name}' are cold: none has a training "
-                "interaction, so nobody can be evaluated. Use split = 'ratio' or 'leave-one-out', fewer "
-                "cold_items, or a longer log."
+                f"interaction, so nobody can be evaluated. {_against_cold_users(name)}"
             )
         if not len(pairs) and config.split == "column":
             log.warning("the split column has no '%s' interactions", name)
-        elif not len(pairs) and asked.get(name, True):
+        elif not len(pairs) and (config.split == "leave-one-out" or shares.get(name)):
             raise InputError(
-                f"interactions: '{name}' is empty: no user has enough interactions for split = "
-                f"'{config.split}' with ratios {list(config.ratios)}. Hold out larger shares, or use another "
-                "split."
+                f"interactions: '{name}' is empty: {_why_empty(name, shares[name], config.split)}"
             )
+
+
+def _against_cold_users(name: str) -> str:
+    if name in COLD_SPLITS:
+        return "Lower interactions.cold_items, or change interactions.seed."
+    return "Use split = 'ratio' or 'leave-one-out', which leave every user a training interaction."
+
+
+def _why_empty(name: str, share: float, split: str) -> str:
+    """What a split that was asked for would have needed, in the settings of its kind alone."""
+    if split == "leave-one-out":
+        needed = 3 if name == "validation" else 2
+        return (
+            f"split = 'leave-one-out' takes it from users with at least {needed} interactions, and there is "
+            "none. Use a longer log, or split = 'temporal'."
+        )
+    if split == "temporal":
+        return (
+            f"no timestamp falls into its share of {share} in interactions.ratios: the log is short, or many "
+            "interactions share one time. Raise that share, or use split = 'ratio'."
+        )
+    return (
+        f"no user has enough interactions for its share of {share} in interactions.ratios. Raise that share, "
+        "or use split = 'leave-one-out' or a longer log."
+    )

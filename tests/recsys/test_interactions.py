@@ -134,7 +134,10 @@ def test_ids_of_two_types_without_a_match_are_explained(drop_unknown: bool) -> N
         (square(2, 5).with_columns(split=pl.lit("tset")), {"split": "column"}, r"'tset'; expected train"),
         (square(2, 5).clear(), {}, r"the log is empty"),
         (square(2, 5), {"k_core": 6}, r"none of 10 rows is left \(k_core_removed 10\)"),
-        (square(5, 1), {}, r"'validation' is empty: no user has enough interactions"),
+        (square(5, 1), {}, r"'validation' is empty: no user .* share of 0.1 in interactions.ratios\. Raise"),
+        (square(5, 2), {"split": "leave-one-out"}, r"'validation' is empty: .* at least 3 inter(?!.*ratios)"),
+        (square(2, 5), {"split": "temporal", "ratios": (0.6, 0.1, 0.3)}, r"no timestamp falls .* of 0.1 in"),
+        (square(2, 5).with_columns(split=pl.lit("test")), {"split": "column"}, r"column 'split' as 'train'"),
         (log_of(*[(u, u, u) for u in range(9)]), {"split": "temporal"}, r"all 1 users of 'vali.*are cold"),
     ],
 )  # fmt: skip
