@@ -81,7 +81,7 @@ def write_shard_file(path: Path, rows: ShardRows, key: str) -> ShardInfo:
     )
     metadata = {_METADATA: json.dumps(dataclasses.asdict(info))}
     table = pa.table(columns).replace_schema_metadata(metadata)
-    # One row group, no dictionary, no compression: embeddings barely compress (EXTRACTION.md, section E).
+    # One row group, no dictionary, no compression: embeddings barely compress.
     pq.write_table(
         table,
         path,
