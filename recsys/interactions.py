@@ -94,12 +94,12 @@ def _count_cold_users(splits: dict[str, Pairs]) -> int:
 
 
 def _require_evaluable(dataset: Dataset, config: InteractionsConfig) -> None:
-    if not len(dataset.splits["train"]):  # the other kinds of split leave every user a training interaction
+    if not len(dataset.splits["train"]):  # only a column can do that: the other splits refuse it themselves
         raise InputError(
             f"interactions: the training split is empty; label rows of the column '{config.split_column}' as "
             "'train', of items that cold_items does not withhold"
         )
-    shares = dict(zip(SPLITS, config.ratios, strict=True))
+    shares: dict[str, float] = dict(zip(SPLITS, config.ratios, strict=True))
     for name, pairs in dataset.splits.items():
         if len(pairs) and not len(dataset.evaluable_users(name)):
             raise InputError(
