@@ -12,12 +12,15 @@ import os
 import platform
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 
 def main() -> None:
     started = time.perf_counter()
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -35,15 +38,30 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the JSON here as well")
     arguments = parser.parse_args()
 
-    results = [measure(arguments, model, started) for model in arguments.model or [None]]
+    models = arguments.model or [None]
+    if len(models) == 1:
+        results = [measure(arguments, models[0], started)]
+    else:  # a process each: start-up counts from the beginning, and memory is the model's own
+        results = [in_own_process(model) for model in models]
     text = json.dumps({"machine": machine(), "results": results}, indent=2)
     print(text)
     if arguments.output:
         arguments.output.write_text(text + "\n", encoding="utf-8")
 
 
+def in_own_process(model: str) -> dict:
+    """Figures of one of several models: this script again, with the same arguments but one model."""
+    given = sys.argv[1:]
+    start = given.index("--model")
+    end = next((n for n in range(start + 1, len(given)) if given[n].startswith("--")), len(given))
+    command = [sys.executable, __file__, *given[:start], "--model", model, *given[end:]]
+    return json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout)[
+        "results"
+    ][0]
+
+
 def measure(arguments: argparse.Namespace, model: str | None, started: float) -> dict:
-    """Figures of one model; start-up counts from the start of the process for the first model."""
+    """Figures of one model; start-up counts from the start of the process to the first training step."""
     import torch
 
     from mmrec.pipeline.config import load_config
