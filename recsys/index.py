@@ -19,7 +19,7 @@ import torch
 from .config import IndexConfig
 from .errors import DivergedError, InputError
 from .index_build import build_faiss
-from .ranking import Csr, Ranked, rank_exact, top_k
+from .ranking import Csr, Ranked, rank_exact, resolve_device, top_k
 
 log = logging.getLogger(__name__)
 
@@ -31,13 +31,15 @@ BLOCK_USERS = 4096
 class ItemIndex:
     """Searches item vectors (I, d) through FAISS. `queries` and `reranked` count users since construction."""
 
-    def __init__(self, cpu_index: faiss.Index, items: np.ndarray, facts: dict[str, Any], device: str) -> None:
+    def __init__(
+        self, cpu_index: faiss.Index, items: np.ndarray, facts: dict[str, Any], device: torch.device
+    ) -> None:
         if (cpu_index.ntotal, cpu_index.d) != items.shape:
             raise InputError(
                 f"the index holds {cpu_index.ntotal} vectors of {cpu_index.d} dimensions, the model has "
                 f"{items.shape[0]} items of {items.shape[1]}: build the index again"
             )
-        self.items, self.facts = items, facts
+        self.items, self.facts, self.device = items, facts, device
         self.queries = self.reranked = 0
         self._cpu_index = cpu_index
         self._index, self._gpu = _on_gpu(cpu_index, facts["kind"], device)
@@ -71,7 +73,7 @@ class ItemIndex:
         again = np.flatnonzero(unsure)
         if len(again) > 0:
             masked = None if exclude is None else exclude[again]
-            exact = rank_exact(users[again], self.items, k, masked, candidates)
+            exact = rank_exact(users[again], self.items, k, masked, candidates, device=str(self.device))
             ranked.items[again], ranked.scores[again] = exact.items, exact.scores
         self.queries += n
         self.reranked += len(again)
@@ -118,6 +120,7 @@ def build_index(items: np.ndarray, config: IndexConfig) -> ItemIndex:
         raise InputError(f"item vectors have shape {items.shape}: there is nothing to index")
     if not np.isfinite(items).all():
         raise DivergedError("item vectors are not finite: the model has diverged, train again")
+    place = resolve_device(config.device)
     vectors = np.ascontiguousarray(items, dtype=np.float32)
     start = time.perf_counter()
     cpu_index, parameters = build_faiss(vectors, config)
@@ -131,7 +134,7 @@ def build_index(items: np.ndarray, config: IndexConfig) -> ItemIndex:
         "build_seconds": round(seconds, 3),
     }
     log.info("%s index over %d items in %.1f s", config.kind, len(items), seconds)
-    return ItemIndex(cpu_index, vectors, facts, config.device)
+    return ItemIndex(cpu_index, vectors, facts, place)
 
 
 def read_index(path: Path, items: np.ndarray, facts: dict[str, Any], device: str = "auto") -> ItemIndex:
@@ -139,12 +142,13 @@ def read_index(path: Path, items: np.ndarray, facts: dict[str, Any], device: str
 
     Raises FileNotFoundError, and InputError when the file is no FAISS index or not one over these items.
     """
+    place = resolve_device(device)
     content = np.frombuffer(path.read_bytes(), dtype=np.uint8)
     try:
         cpu_index = faiss.deserialize_index(content)
     except RuntimeError as error:
-        raise InputError(f"{path.name} is not a readable FAISS index: build the index again") from error
-    return ItemIndex(cpu_index, np.ascontiguousarray(items, dtype=np.float32), facts, device)
+        raise InputError(f"{path} is not a readable FAISS index: build the index again") from error
+    return ItemIndex(cpu_index, np.ascontiguousarray(items, dtype=np.float32), facts, place)
 
 
 def measure(
@@ -162,7 +166,7 @@ def measure(
     """
     chosen = np.sort(np.random.default_rng(seed).permutation(users.shape[0])[:sample])
     queries, masked = users[chosen], None if exclude is None else exclude[chosen]
-    exact = rank_exact(queries, index.items, k, masked).items
+    exact = rank_exact(queries, index.items, k, masked, device=str(index.device)).items
     index.search(queries[:1], k, None if masked is None else masked[:1])  # the first call starts the threads
     before, start = index.reranked, time.perf_counter()
     found = index.search(queries, k, masked).items
@@ -183,12 +187,12 @@ def _overlap(found: np.ndarray, exact: np.ndarray) -> float:
     return float((hits / np.maximum((exact >= 0).sum(axis=1), 1))[(exact >= 0).any(axis=1)].mean())
 
 
-def _on_gpu(cpu_index: faiss.Index, kind: str, device: str) -> tuple[faiss.Index, bool]:
-    """(the index to search, whether it is on a GPU); HNSW stays on the CPU."""
-    if device == "cpu" or kind == "hnsw" or faiss.get_num_gpus() == 0:
+def _on_gpu(cpu_index: faiss.Index, kind: str, device: torch.device) -> tuple[faiss.Index, bool]:
+    """(the index to search, whether it is on a GPU); HNSW stays on the CPU, as does a FAISS without GPUs."""
+    if device.type == "cpu" or kind == "hnsw" or faiss.get_num_gpus() == 0:
         return cpu_index, False
     try:
-        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), 0, cpu_index), True
+        return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device.index or 0, cpu_index), True
     except RuntimeError as error:  # e.g. a code size that FAISS has no kernel for, or too little memory
         log.warning("the %s index is searched on the CPU: %s", kind, error)
         return cpu_index, False

@@ -82,10 +82,21 @@ def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def resolve_device(device: str) -> torch.device:
-    """The device by name; "auto" is the GPU where there is one."""
+    """The device of "auto" (the GPU where there is one), "cpu", "cuda" or "cuda:N"; InputError without it."""
     if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return torch.device(device)
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        place = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f"device '{device}' is not one of auto, cpu, cuda, cuda:N") from error
+    if place.type not in ("cpu", "cuda"):
+        raise InputError(f"device '{device}' is not one of auto, cpu, cuda, cuda:N")
+    if place.type == "cuda" and (place.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device '{device}' was asked for, but torch sees {torch.cuda.device_count()} CUDA devices; "
+            "use auto or cpu."
+        )
+    return place
 
 
 def block_rows(n_items: int, dim: int, memory_mb: int, device: torch.device) -> int:

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import faiss
@@ -134,6 +135,26 @@ def test_diverged_or_missing_vectors_are_refused() -> None:
         build_index(items, config("flat")).search(np.where(users > 2, np.nan, users), 3)
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    for kind in ("flat", "hnsw"):
+        with pytest.raises(InputError, match=f"device '{device}'"):
+            build_index(clustered()[1], config(kind, device=device))
+
+
+def test_the_index_goes_to_the_gpu_that_was_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: 2)
+    monkeypatch.setattr(faiss, "StandardGpuResources", lambda: None, raising=False)
+    monkeypatch.setattr(
+        faiss, "index_cpu_to_gpu", lambda _, ordinal, index: asked.append(ordinal) or index, raising=False
+    )
+    for device in ("cuda:1", "cuda"):
+        build_index(clustered()[1], config("flat", device=device))
+    assert asked == [1, 0]
+
+
 def test_files_that_are_no_index_of_these_items_are_refused(tmp_path: Path) -> None:
     items = clustered()[1]
     index = build_index(items, config("flat"))
@@ -142,7 +163,7 @@ def test_files_that_are_no_index_of_these_items_are_refused(tmp_path: Path) -> N
         read_index(path, items, index.facts)
     for content in (b"", b"no index", index.to_bytes()[:-1000]):
         path.write_bytes(content)
-        with pytest.raises(InputError, match=r"items\.faiss is not a readable"):
+        with pytest.raises(InputError, match=f"{re.escape(str(path))} is not a readable"):
             read_index(path, items, index.facts)
     path.write_bytes(index.to_bytes())
     with pytest.raises(InputError, match="2000 vectors of 16 dimensions"):

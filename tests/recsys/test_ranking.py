@@ -85,6 +85,12 @@ def test_diverged_vectors_are_refused(value: float) -> None:
             rank_exact(users, items, 1)
 
 
+@pytest.mark.parametrize("device", ["cuda:99", "gpu", "meta"])
+def test_a_device_that_is_not_there_is_an_input_error(device: str) -> None:
+    with pytest.raises(InputError, match=f"device '{device}'"):
+        rank_exact(np.ones((1, 1), np.float32), np.ones((2, 1), np.float32), 1, device=device)
+
+
 def test_shapes_that_do_not_fit_are_named() -> None:
     users, items = np.ones((2, 3), np.float32), np.ones((4, 3), np.float32)
     with pytest.raises(InputError, match="3 dimensions, item vectors 2"):
