@@ -18,7 +18,7 @@ import torch
 
 from .config import IndexConfig
 from .errors import DivergedError, InputError
-from .index_build import build_faiss
+from .index_build import build_faiss, indexed_dim, pad
 from .ranking import Csr, Ranked, rank_exact, resolve_device, top_k
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ class ItemIndex:
     def __init__(
         self, cpu_index: faiss.Index, items: np.ndarray, facts: dict[str, Any], device: torch.device
     ) -> None:
-        if (cpu_index.ntotal, cpu_index.d) != items.shape:
+        if (cpu_index.ntotal, cpu_index.d) != (len(items), indexed_dim(items.shape[1], facts["parameters"])):
             raise InputError(
                 f"the index holds {cpu_index.ntotal} vectors of {cpu_index.d} dimensions, the model has "
                 f"{items.shape[0]} items of {items.shape[1]}: build the index again"
@@ -87,6 +87,7 @@ class ItemIndex:
         self, vectors: np.ndarray, depth: int, candidates: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """FAISS's (scores, items), both (b, depth), -1 for what it did not find."""
+        vectors = pad(vectors, self._cpu_index.d)
         if self._gpu:
             if candidates is None:
                 return self._index.search(vectors, depth)
@@ -113,8 +114,8 @@ def build_index(items: np.ndarray, config: IndexConfig) -> ItemIndex:
     """An index over the item vectors (I, d); the same vectors and seed give the same index, on any device.
 
     `facts["parameters"]` holds the settings in force, which a small catalogue may have lowered. Raises
-    InputError for an empty catalogue or `pq_bytes` that do not divide d, DivergedError for vectors that are
-    not finite.
+    InputError for an empty catalogue or a device that is not there, DivergedError for vectors that are not
+    finite.
     """
     if items.ndim != 2 or 0 in items.shape:
         raise InputError(f"item vectors have shape {items.shape}: there is nothing to index")

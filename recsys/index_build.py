@@ -8,7 +8,6 @@ import faiss
 import numpy as np
 
 from .config import IndexConfig
-from .errors import InputError
 
 POINTS_PER_LIST = 39  # below this FAISS considers a k-means cluster badly trained
 PQ_BITS = 8
@@ -18,9 +17,21 @@ def build_faiss(vectors: np.ndarray, config: IndexConfig) -> tuple[faiss.Index, 
     """(index on the CPU, parameters in force) over float32 vectors (I, d), I >= 1, by inner product.
 
     HNSW is built by one thread, so that it is reproducible. Settings that a small catalogue does not allow
-    are lowered. Raises InputError for `pq_bytes` that do not divide d.
+    are lowered. The index holds vectors of `indexed_dim` dimensions, and takes queries of as many.
     """
     return _BUILDERS[config.kind](vectors, config)
+
+
+def indexed_dim(dim: int, parameters: dict[str, Any]) -> int:
+    """The dimension in the index of vectors of `dim`: IVF-PQ cuts them into `pq_bytes` equal parts."""
+    parts = parameters.get("pq_bytes", 1)
+    return -(-dim // parts) * parts
+
+
+def pad(vectors: np.ndarray, dim: int) -> np.ndarray:
+    """(n, d) -> (n, dim) with zeros at the end, which add nothing to inner products."""
+    missing = dim - vectors.shape[1]
+    return np.pad(vectors, ((0, 0), (0, missing))) if missing else vectors
 
 
 def _flat(vectors: np.ndarray, config: IndexConfig) -> tuple[faiss.Index, dict[str, Any]]:
@@ -51,13 +62,8 @@ def _ivf_flat(vectors: np.ndarray, config: IndexConfig) -> tuple[faiss.Index, di
 
 
 def _ivf_pq(vectors: np.ndarray, config: IndexConfig) -> tuple[faiss.Index, dict[str, Any]]:
+    vectors = pad(vectors, indexed_dim(vectors.shape[1], {"pq_bytes": config.pq_bytes}))
     dim = vectors.shape[1]
-    if dim % config.pq_bytes != 0:
-        valid = ", ".join(str(size) for size in range(1, dim + 1) if dim % size == 0)
-        raise InputError(
-            f"index.pq_bytes = {config.pq_bytes} does not divide the {dim} dimensions of the item vectors; "
-            f"choose one of {valid}"
-        )
     lists, probes = _lists(len(vectors), config)
     quantizer = faiss.IndexFlatL2(dim)
     index = faiss.IndexIVFPQ(quantizer, dim, lists, config.pq_bytes, PQ_BITS, faiss.METRIC_INNER_PRODUCT)

@@ -120,9 +120,15 @@ def test_settings_are_lowered_to_what_the_catalogue_allows() -> None:
     assert few.facts["metric"] == "inner product"
 
 
-def test_pq_bytes_must_divide_the_dimension() -> None:
-    with pytest.raises(InputError, match=r"pq_bytes = 5 .* 16 dimensions.* 1, 2, 4, 8, 16$"):
-        build_index(clustered()[1], config("ivf-pq", pq_bytes=5))
+@pytest.mark.parametrize(("dim", "pq_bytes"), [(16, 5), (129, 16), (1, 16)])
+def test_pq_bytes_need_not_divide_the_dimension(dim: int, pq_bytes: int, tmp_path: Path) -> None:
+    users, items = (np.tile(vectors, 9)[:, :dim] for vectors in clustered())
+    index = build_index(items, config("ivf-pq", pq_bytes=pq_bytes))
+    assert (index.facts["dim"], index.facts["parameters"]["pq_bytes"]) == (dim, pq_bytes)
+    assert measure(index, users, 10, sample=200)["recall@10"] > 0.5
+    (tmp_path / "items.faiss").write_bytes(index.to_bytes())
+    again = read_index(tmp_path / "items.faiss", items, index.facts)
+    assert (again.search(users, 10).items == index.search(users, 10).items).all()
 
 
 def test_diverged_or_missing_vectors_are_refused() -> None:
