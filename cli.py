@@ -120,6 +120,28 @@ def run(
         _print(pipeline.run(_load(config, set_, output, drop_unknown)), json)
 
 
+@app.command(epilog="Example: mmrec compare runs/lightgcn runs/freedom --metric recall@20 --json")
+def compare(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN", help="Evaluated run folders; the first is the reference."),
+    ],
+    split: Annotated[str, typer.Option("--split", help="Split whose users are compared.")] = "test",
+    metric: Annotated[list[str], typer.Option("--metric", help="Metric at a cut-off; repeatable.")] = [  # noqa: B006
+        "recall@20",
+        "ndcg@20",
+    ],
+    json: AsJson = False,
+) -> None:
+    """Test runs against the first, user by user: bootstrap intervals, Wilcoxon, Holm-corrected."""
+    if len(runs) < 2:
+        raise typer.BadParameter("name at least two run folders", param_hint="RUN")
+    with _user_errors():
+        from .pipeline import comparison
+
+        _print(comparison.compare(runs, split, metric), json)
+
+
 @app.command(epilog="Example: mmrec inspect runs/movielens-posters")
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder or a feature store.")],
