@@ -1,7 +1,8 @@
 """LightGCN passes of which only the users' or only the items' rows are wanted: half the products.
 
 A linear map that follows a pass can go before it (A (x W) = (A x) W). A model that joins several passes by
-one map per side therefore needs one pass per side, of the width of the result.
+one map per side therefore needs one pass per side, of the width of the result. Tables stay at that width
+also where several passes are wanted: a product of three tables side by side costs more than three products.
 """
 
 from __future__ import annotations
@@ -31,61 +32,39 @@ class Blocks(NamedTuple):
 
 
 class _OneSided(torch.autograd.Function):
-    """Rows of one side, (n, w), of the mean over l = 0..L of A^l [own; other].
-
-    The table of either side is as wide as the result, or narrower by a whole factor: then it is shared by the
-    blocks of columns and not copied before it must be.
-    """
+    """Rows of one side, (n, d), of the mean over l = 0..L of A^l [own; other]; keeps no activation."""
 
     @staticmethod
     def forward(
         ctx: Any, to_own: Tensor, to_other: Tensor, n_layers: int, own: Tensor, other: Tensor
     ) -> Tensor:
         sides, products = (own, other), (to_own, to_other)
-        ctx.products, ctx.n_layers, ctx.widths = products, n_layers, (own.shape[1], other.shape[1])
-        rows = sides[n_layers % 2]
+        ctx.products, ctx.n_layers = products, n_layers
+        rows, scale = sides[n_layers % 2], 1 / (n_layers + 1)
         for depth in reversed(range(n_layers)):  # Horner: x0 + A (x1 + A (x2 + ...))
-            start, product = sides[depth % 2], products[depth % 2]
-            if rows.shape[1] < start.shape[1]:  # shared so far
-                rows = _widen(product @ rows, start.shape[1]).add_(start)
-            else:
-                rows = torch.addmm(_widen(start, rows.shape[1]), product, rows)
-        return _widen(rows, max(ctx.widths)) / (n_layers + 1)
+            factor = scale if depth == 0 else 1.0
+            rows = torch.addmm(sides[depth % 2], products[depth % 2], rows, beta=factor, alpha=factor)
+        return rows if n_layers else rows.clone()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, None, Tensor, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        to_own, to_other = ctx.products
         gradient = grads[0] / (ctx.n_layers + 1)
-        sums: list[Tensor | None] = [None, None]
-        for depth in range(ctx.n_layers + 1):
-            side = depth % 2
-            if depth == ctx.n_layers:
-                gradient = _narrow(gradient, ctx.widths[side])
-            part, found = _narrow(gradient, ctx.widths[side]), sums[side]
-            sums[side] = part if found is None else found + part
-            if depth < ctx.n_layers:
-                gradient = ctx.products[1 - side] @ gradient
-        own, other = sums
-        return None, None, None, own, other  # type: ignore[return-value]
-
-
-def _widen(table: Tensor, width: int) -> Tensor:
-    return table if table.shape[1] == width else table.repeat(1, width // table.shape[1])
-
-
-def _narrow(gradient: Tensor, width: int) -> Tensor:
-    if gradient.shape[1] == width:
-        return gradient.contiguous()
-    return gradient.view(len(gradient), -1, width).sum(dim=1)
+        sums = [gradient, gradient.new_zeros(to_other.shape[0], gradient.shape[1])]
+        for depth in range(1, ctx.n_layers + 1):
+            gradient = (to_own, to_other)[depth % 2] @ gradient
+            sums[depth % 2] = gradient if depth == 1 else sums[depth % 2] + gradient
+        return None, None, None, sums[0], sums[1]
 
 
 def towards_users(graph: Graph, n_layers: int, users: Tensor, items: Tensor) -> Tensor:
-    """The users' rows of LightGCN's mean of layers 0..n_layers over tables (n_users, v) and (n_items, w)."""
+    """The users' rows of LightGCN's mean of layers 0..n_layers of [users; items], (n_users, d)."""
     return _OneSided.apply(graph.to_users, graph.to_items, n_layers, users, items)  # type: ignore[return-value]
 
 
 def towards_items(graph: Graph, n_layers: int, users: Tensor, items: Tensor) -> Tensor:
-    """The items' rows of it."""
+    """The items' rows of it, (n_items, d)."""
     return _OneSided.apply(graph.to_items, graph.to_users, n_layers, items, users)  # type: ignore[return-value]
 
 

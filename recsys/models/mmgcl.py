@@ -86,11 +86,12 @@ class MMGCL(GradientModel):
 
         def rows(graph: Graph, chosen: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor, Tensor]:
             """The batch's users, positives and negatives, each (n, blocks, dim)."""
-            all_users = self.fusion.users(graph, inputs, chosen)
-            all_items = self.fusion.items(graph, inputs, chosen)
-            items = _rows(all_items, torch.cat([batch.positives.rows, batch.negatives]))
-            n = len(batch.positives.rows)
-            return _rows(all_users, batch.users.rows), items[:n], items[n:]
+            all_users = [self.fusion.users(graph, inputs, block) for block in chosen]
+            all_items = [self.fusion.items(graph, inputs, block) for block in chosen]
+            idx, n = torch.cat([batch.positives.rows, batch.negatives]), len(batch.positives.rows)
+            items = torch.stack([F.embedding(idx, table) for table in all_items], dim=1)
+            users = torch.stack([F.embedding(batch.users.rows, table) for table in all_users], dim=1)
+            return users, items[:n], items[n:]
 
         users, positives, negatives = whole = rows(self.graph, blocks)
         bpr = self._bpr(batch, self._user(users), self._item(positives), self._item(negatives))

@@ -60,13 +60,13 @@ class SLMRec(GradientModel):
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         fusion, inputs = self.fusion, self.fusion.inputs()
-        all_users = fusion.users(self.graph, inputs, [range(fusion.n_views)]).squeeze(1)
+        all_users = fusion.users(self.graph, inputs, range(fusion.n_views))
         all_users = all_users + fusion.read_user.bias
         all_items = fusion.raw_items(self.graph, inputs)
         if self.snapshot is not None:
             self.snapshot.take(all_users, fusion.join_items(all_items))
         left, right, bound = distinct(users), distinct(positives), 1 / self.options.temperature
-        raw = F.embedding(right.rows, all_items.flatten(1)).view(-1, fusion.n_views, self.dim)
+        raw = [F.embedding(right.rows, table) for table in all_items]
         chosen = F.normalize(fusion.join_items(raw), dim=1)
         rows = F.normalize(F.embedding(left.rows, all_users), dim=1)
         parts = {"softmax": in_batch_loss(rows * bound, chosen, left, right, bound)}
@@ -77,14 +77,14 @@ class SLMRec(GradientModel):
             loss = loss + self.options.reg_weight * parts["reg"]
         return {"loss": loss, **parts}
 
-    def _recognition(self, raw: Tensor, items: Distinct) -> Tensor:
-        """FAC of the batch's items, from their rows (m, n_views, dim) in every view."""
-        total, place = raw.new_zeros(()), raw[:, 0]
+    def _recognition(self, raw: list[Tensor], items: Distinct) -> Tensor:
+        """FAC of the batch's items, from their rows (m, dim) in every view."""
+        total, place = raw[0].new_zeros(()), raw[0]
         for number, (space, entry) in enumerate(zip(self.spaces, self.entries, strict=True)):
             place = space(place)
             present = self.fusion.projections[number].present
             valid = None if self.complete[number] else present[items.rows]  # type: ignore[index]
-            targets = entry(raw[:, number + 1])
+            targets = entry(raw[number + 1])
             anchors = place / self.options.ssl_temperature
             total = total + in_batch_loss(anchors, targets, items, items, valid=valid)
         return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Literal
 
 import torch
@@ -13,8 +13,6 @@ from ..modalities import Modalities, Modality
 from ..one_sided import Graph, towards_items, towards_users
 from .base import TrainingData
 from .embeddings import Projection, id_embedding
-
-Blocks = Sequence[Sequence[int]]  # blocks of views: block b of the result sums the views in blocks[b]
 
 
 class ViewFusion(nn.Module):
@@ -52,39 +50,35 @@ class ViewFusion(nn.Module):
             return (weight.T / self.n_views).expand(self.n_views, -1, -1)
         return weight.view(self.dim, self.n_views, self.dim).permute(1, 2, 0)
 
-    def users(self, graph: Graph, inputs: list[Tensor], blocks: Blocks) -> Tensor:
-        """All users, (n_users, len(blocks), dim), without b_u."""
-        start, items = self._folded("user", inputs, blocks)
-        return towards_users(graph, self.n_layers, start, items).view(len(start), -1, self.dim)
+    def users(self, graph: Graph, inputs: list[Tensor], views: Iterable[int]) -> Tensor:
+        """What `views` add to all users, (n_users, dim), without b_u."""
+        return towards_users(graph, self.n_layers, *self._folded("user", inputs, list(views)))
 
-    def items(self, graph: Graph, inputs: list[Tensor], blocks: Blocks) -> Tensor:
-        """All items, (n_items, len(blocks), dim), without b_i."""
-        users, start = self._folded("item", inputs, blocks)
-        return towards_items(graph, self.n_layers, users, start).view(len(start), -1, self.dim)
+    def items(self, graph: Graph, inputs: list[Tensor], views: Iterable[int]) -> Tensor:
+        """What `views` add to all items, (n_items, dim), without b_i."""
+        return towards_items(graph, self.n_layers, *self._folded("item", inputs, list(views)))
 
     def _folded(
-        self, side: Literal["user", "item"], inputs: list[Tensor], blocks: Blocks
+        self, side: Literal["user", "item"], inputs: list[Tensor], views: list[int]
     ) -> tuple[Tensor, Tensor]:
-        """Both tables of layer 0 after W, a block of `dim` columns for each of `blocks`."""
+        """Layer 0 of users and items after W, each (n, dim), summed over `views`."""
         maps = self._maps(side)
-        users = self.user.weight @ torch.cat([maps[list(block)].sum(dim=0) for block in blocks], dim=1)
-        items = [torch.stack([inputs[view] @ maps[view] for view in block]).sum(dim=0) for block in blocks]
-        return users, torch.cat(items, dim=1)
+        items = sum((inputs[view] @ maps[view] for view in views[1:]), inputs[views[0]] @ maps[views[0]])
+        return self.user.weight @ maps[views].sum(dim=0), items
 
-    def raw_items(self, graph: Graph, inputs: list[Tensor]) -> Tensor:
-        """H of the items, (n_items, n_views, dim), before W_i."""
-        rows = towards_items(graph, self.n_layers, self.user.weight, torch.cat(inputs, dim=1))
-        return rows.view(len(rows), self.n_views, self.dim)
+    def raw_items(self, graph: Graph, inputs: list[Tensor]) -> list[Tensor]:
+        """H of the items in every view, each (n_items, dim), before W_i."""
+        return [towards_items(graph, self.n_layers, self.user.weight, start) for start in inputs]
 
-    def join_items(self, raw: Tensor) -> Tensor:
-        """W_i and b_i on rows of `raw_items`: (b, n_views, dim) -> (b, dim)."""
-        return self.read_item(raw.mean(dim=1) if self.mean else raw.flatten(1))
+    def join_items(self, raw: list[Tensor]) -> Tensor:
+        """W_i and b_i on rows of `raw_items`: n_views times (b, dim) -> (b, dim)."""
+        return self.read_item(torch.stack(raw).mean(dim=0) if self.mean else torch.cat(raw, dim=1))
 
     def forward(self, graph: Graph) -> tuple[Tensor, Tensor]:
         """Users (n_users, dim) and items (n_items, dim)."""
-        inputs, everything = self.inputs(), [range(self.n_views)]
-        users, items = self.users(graph, inputs, everything), self.items(graph, inputs, everything)
-        return users.squeeze(1) + self.read_user.bias, items.squeeze(1) + self.read_item.bias
+        inputs, views = self.inputs(), range(self.n_views)
+        users, items = self.users(graph, inputs, views), self.items(graph, inputs, views)
+        return users + self.read_user.bias, items + self.read_item.bias
 
 
 def unit_length(modality: Modality) -> Modality:

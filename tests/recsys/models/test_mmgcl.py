@@ -45,8 +45,8 @@ def expected_nce(model: MMGCL, graphs: list[BipartiteGraph], view: int, lacks: t
     mixed = items[BATCH[1]].clone()
     mixed[:, view] = items[BATCH[2], view]
     anchors = F.normalize(model.fusion.read_user(users[BATCH[0]].flatten(1)), dim=1)
-    targets = F.normalize(model.fusion.join_items(items[BATCH[1]]), dim=1)
-    hard = (anchors * F.normalize(model.fusion.join_items(mixed), dim=1)).sum(dim=1)
+    targets = F.normalize(model.fusion.join_items(list(items[BATCH[1]].unbind(dim=1))), dim=1)
+    hard = (anchors * F.normalize(model.fusion.join_items(list(mixed.unbind(dim=1))), dim=1)).sum(dim=1)
     logits = torch.cat([anchors @ targets.T, hard.masked_fill(lacks, -torch.inf).unsqueeze(1)], dim=1)
     return F.cross_entropy(logits / model.options.ssl_temperature, torch.arange(4))
 
