@@ -17,7 +17,11 @@ def load() -> ModuleType:
     assert specification and specification.loader
     module = importlib.util.module_from_spec(specification)
     sys.modules[specification.name] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
+    sys.path.insert(0, str(Path(__file__).parent))  # where a script finds its neighbours
+    try:
+        specification.loader.exec_module(module)
+    finally:
+        sys.path.pop(0)
     return module
 
 
