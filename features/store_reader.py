@@ -114,7 +114,7 @@ class FeatureStore:
 
     def failures(self) -> pl.DataFrame:
         """The ledger: item_id, view, reason, message."""
-        return pl.read_parquet(self.folder / self.manifest["failures"])
+        return pl.read_parquet(self.folder / self.manifest["failures"], glob=False)
 
     def verify(self) -> None:
         """Check every shard against its checksum; InputError names all damaged ones."""

@@ -85,7 +85,7 @@ class IndexConfig(BaseModel, frozen=True, extra="forbid"):
     ef_search: Annotated[int, Field(ge=8)] = 128
     n_lists: Annotated[int, Field(ge=1)] | None = None  # default: 4 sqrt(n_items), at most n_items / 39
     n_probe: Annotated[int, Field(ge=1)] = 16
-    pq_bytes: Annotated[int, Field(ge=1)] = 16  # bytes per vector; must divide the dimension
+    pq_bytes: Annotated[int, Field(ge=1)] = 16  # bytes per vector
     device: str = "auto"
     seed: int = 0
 

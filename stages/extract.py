@@ -94,6 +94,7 @@ class _Extraction:
     foreign: Mapping[str, np.ndarray]  # view -> (n_items, d), memory-mapped
     config: ExtractConfig
     folder: Path
+    has_images: bool
     encodes: bool  # False: foreign features alone
     request: dict[str, Any]
     _encoder: Encoder | None = None
@@ -112,13 +113,14 @@ class _Extraction:
                     "row i must hold the features of the i-th item"
                 )
         views = text_views(config.text_views, catalog.fields.columns)
-        encodes = bool(views) or any(catalog.images)
+        has_images = any(catalog.images)
+        encodes = bool(views) or has_images
         if not encodes and not foreign:
             raise InputError(
                 "nothing to extract: name the image column in catalog.image, set extract.text_views, "
                 "or leave [catalog] out"
             )
-        return cls(catalog, views, foreign, config, folder, encodes, _request(config))
+        return cls(catalog, views, foreign, config, folder, has_images, encodes, _request(config))
 
     @property
     def encoder(self) -> Encoder:
@@ -192,7 +194,7 @@ class _Extraction:
         return self._identity
 
     def _image_views(self) -> tuple[str, ...]:
-        return self.config.image_views if any(self.catalog.images) else ()
+        return self.config.image_views if self.has_images else ()
 
     def _hash(self, start: int, pool: ThreadPoolExecutor) -> Hashed:
         items = self.catalog.slice(start, start + self.config.shard_rows)

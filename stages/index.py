@@ -67,8 +67,8 @@ def open_index(folder: Path, bundle: Bundle, device: str) -> tuple[ItemIndex, di
     try:
         facts = json.loads((folder / FACTS).read_text(encoding="utf-8"))
         made_from = facts["lineage"]["vectors"]
-        if made_from == bundle.config["vectors"]:
-            return read_index(folder / ITEMS, bundle.vectors.items, facts, device), facts
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"{folder}: damaged index ({first_line(error)}); run `mmrec train` again") from error
-    raise InputError(f"{folder} was built for other vectors than those of the model; run `mmrec train` again")
+    if made_from != bundle.config["vectors"]:
+        raise InputError(f"{folder} was built for other vectors than the model's; run `mmrec train` again")
+    return read_index(folder / ITEMS, bundle.vectors.items, facts, device), facts

@@ -342,3 +342,9 @@ def test_the_recorded_config_is_that_of_the_model_beside_it(project) -> None:
 def test_intra_list_diversity_is_measured_on_the_view_asked_for(project) -> None:
     result = run(project, "--set", "evaluate.diversity_view=text.title", "--json")
     assert "ild.text.title@5" in json.loads(result.stdout)["evaluation"]["splits"]["test"]["metrics"]
+
+
+@pytest.mark.parametrize("section", ["train", "index", "extract"])
+def test_a_device_that_is_not_there_is_named(project, monkeypatch, section) -> None:
+    monkeypatch.undo()  # the real encoder, which knows devices
+    assert "device 'gpu'" in refused(project, "--set", f"{section}.device=gpu")
