@@ -93,8 +93,12 @@ def encode_image_views(
     config: ExtractConfig,
     columns: Columns,
     pool: ThreadPoolExecutor,
+    advance: Callable[[], None],
 ) -> list[Failure]:
-    """Fill the `image.*` columns of `rows` with unit means over images and boxes; returns the failures."""
+    """Fill the `image.*` columns of `rows` with unit means over images and boxes; returns the failures.
+
+    Calls `advance` after each row.
+    """
     read = _reader(hashed.items, config)
 
     def decode(row: int) -> tuple[dict[str, list[np.ndarray]], list[ImageFailure]]:
@@ -106,6 +110,7 @@ def encode_image_views(
     for row, (pixels, failed) in zip(rows, prefetched(pool, decode, rows), strict=True):
         item_id = hashed.items.item_ids[row]
         failures += [Failure(item_id, "image", failure.reason, failure.message) for failure in failed]
+        advance()
         batch += [(view, row, crop_pixels) for view, crops in pixels.items() for crop_pixels in crops]
         while len(batch) >= config.batch_size:
             _accumulate(encoder, batch[: config.batch_size], columns)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -145,13 +145,14 @@ class _Extraction:
                 hashed = self._hash(start, pool)
                 failures = writer.finished(index, hashed.items.item_ids, hashed.content_hashes)
                 if failures is None:
-                    shard, encoded = self._encode(writer, hashed, start, pool)
+                    shard, encoded = self._encode(writer, hashed, start, pool, advance)
                     writer.write_shard(index, shard)
                     report.encoded += encoded
                     failures = shard.failures
+                else:
+                    advance(len(hashed.items))
                 report.failed += len({failure.item_id for failure in failures})
                 reasons.update(failure.reason for failure in failures)
-                advance(len(hashed.items))
         report.reused = report.items - report.encoded
         report.reasons = dict(reasons.most_common())
         report.up_to_date = not writer.changed
@@ -202,7 +203,12 @@ class _Extraction:
         return hash_items(items, self.views, foreign, self.config, pool)
 
     def _encode(
-        self, writer: FeatureStoreWriter, hashed: Hashed, start: int, pool: ThreadPoolExecutor
+        self,
+        writer: FeatureStoreWriter,
+        hashed: Hashed,
+        start: int,
+        pool: ThreadPoolExecutor,
+        advance: Callable[..., None],
     ) -> tuple[ShardRows, int]:
         """One shard's rows, taken over from the store where nothing changed; and how many were encoded."""
         ids, n = hashed.items.item_ids, len(hashed.items)
@@ -219,13 +225,16 @@ class _Extraction:
             if self.views:
                 counts = encode_text_views(self.encoder, hashed, todo, self.config, columns)
             if self._image_views():
-                failures += encode_image_views(self.encoder, hashed, todo, self.config, columns, pool)
+                failures += encode_image_views(
+                    self.encoder, hashed, todo, self.config, columns, pool, advance
+                )
             failures += drop_not_finite(ids, todo, columns)
         for view, matrix in self.foreign.items():
             features = matrix[start : start + n].astype(np.float32)
             absent = np.isnan(features).all(axis=1)  # a row of NaN is how a matrix says that it has none
             features[absent] = 0
             columns[view] = features, np.logical_not(absent)
+        advance(n - len(todo) if self.encodes and self._image_views() else n)
         similarity = self._similarity(columns)
         rows = ShardRows(ids, hashed.content_hashes, columns, similarity, failures, counts)
         return rows, len(todo)

@@ -33,7 +33,11 @@ def log_handler() -> logging.Handler:
     if console.is_terminal:
         from rich.logging import RichHandler
 
-        return RichHandler(console=console, show_path=False, show_level=False, log_time_format="%X")
+        handler: logging.Handler = RichHandler(
+            console=console, show_path=False, show_level=False, log_time_format="%X"
+        )
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        return handler
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S"))
     return handler
