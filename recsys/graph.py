@@ -114,21 +114,27 @@ class _BatchRows(torch.autograd.Function):
         item_idx: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         ctx.graph, ctx.n_layers, ctx.idx = graph, n_layers, (user_idx, item_idx)
-        final_users, final_items = graph.mean_of_layers(users, items, n_layers)
-        return final_users[user_idx], final_items[item_idx], users[user_idx], items[item_idx]
+        smoothed = graph.smoothed(users, items, n_layers)
+        rows = users.index_select(0, user_idx), items.index_select(0, item_idx)
+        final = [
+            table.index_select(0, idx).add_(row, alpha=1 / (n_layers + 1))
+            for table, idx, row in zip(smoothed, ctx.idx, rows, strict=True)
+        ]
+        return final[0], final[1], *rows
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, *grads: Tensor
     ) -> tuple[None, None, Tensor, Tensor, None, None]:
-        shape, (user_idx, item_idx) = ctx.graph.to_users.shape, ctx.idx
-        width = grads[0].shape[1]
-        users = grads[0].new_zeros(shape[0], width).index_add_(0, user_idx, grads[0])
-        items = grads[1].new_zeros(shape[1], width).index_add_(0, item_idx, grads[1])
-        users, items = ctx.graph.mean_of_layers(users, items, ctx.n_layers)
-        users.index_add_(0, user_idx, grads[2])
-        items.index_add_(0, item_idx, grads[3])
+        tables = [
+            grad.new_zeros(n, grad.shape[1]).index_add_(0, idx, grad)
+            for n, idx, grad in zip(ctx.graph.to_users.shape, ctx.idx, grads[:2], strict=True)
+        ]
+        users, items = ctx.graph.smoothed(*tables, ctx.n_layers)
+        share = 1 / (ctx.n_layers + 1)  # of layer 0, whose rows take both gradients in one addition
+        users.index_add_(0, ctx.idx[0], grads[2].add(grads[0], alpha=share))
+        items.index_add_(0, ctx.idx[1], grads[3].add(grads[1], alpha=share))
         return None, None, users, items, None, None
 
 
@@ -164,15 +170,24 @@ class BipartiteGraph(nn.Module):
 
     @torch.no_grad()
     def mean_of_layers(self, users: Tensor, items: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
-        """`propagate` without a gradient, by Horner's rule: x + A (x + A (x + ...)), divided at the end."""
-        layer_users, layer_items = users, items
-        for layer in range(1, n_layers + 1):
-            scale = 1.0 if layer < n_layers else 1.0 / (n_layers + 1)
-            layer_users, layer_items = (
-                torch.addmm(users, self.to_users, layer_items, beta=scale, alpha=scale),
-                torch.addmm(items, self.to_items, layer_users, beta=scale, alpha=scale),
-            )
-        return layer_users, layer_items
+        """`propagate` without a gradient."""
+        share = 1 / (n_layers + 1)
+        smoothed_users, smoothed_items = self.smoothed(users, items, n_layers)
+        return smoothed_users.add_(users, alpha=share), smoothed_items.add_(items, alpha=share)
+
+    @torch.no_grad()
+    def smoothed(self, users: Tensor, items: Tensor, n_layers: int) -> tuple[Tensor, Tensor]:
+        """What layers 1..n_layers add to their mean with layer 0, by Horner's rule: A (x + A (x + ...))."""
+        if n_layers == 0:
+            return torch.zeros_like(users), torch.zeros_like(items)
+        sums = users, items
+        for _ in range(n_layers - 1):
+            sums = torch.addmm(users, self.to_users, sums[1]), torch.addmm(items, self.to_items, sums[0])
+        share = 1 / (n_layers + 1)
+        out = torch.empty_like(users), torch.empty_like(items)  # with beta = 0 never read
+        torch.addmm(out[0], self.to_users, sums[1], beta=0, alpha=share, out=out[0])
+        torch.addmm(out[1], self.to_items, sums[0], beta=0, alpha=share, out=out[1])
+        return out
 
 
 def edge_weights(
