@@ -16,6 +16,7 @@ from ..features.config import CatalogConfig, ExtractConfig
 from ..recsys.config import EvaluateConfig, IndexConfig, InteractionsConfig, TrainConfig
 from ..recsys.errors import InputError
 from ..recsys.models import MODELS, validate_options
+from .space import Choices, Range, TuneConfig, parse_space
 
 
 class ConfigError(InputError):
@@ -38,6 +39,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     train: TrainConfig = TrainConfig()
     index: IndexConfig = IndexConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    tune: TuneConfig = TuneConfig()
     run: RunConfig = RunConfig()
 
     @property
@@ -57,6 +59,8 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
 # Keys that hold paths: relative to the file they stand in, or to the current folder on the command line.
 _PATHS = ("catalog.items", "catalog.image_root", "interactions.path", "run.output", "run.features")
+# Settings of [train] that are no part of a search: what is searched for, and how, not what.
+_NOT_TUNED = ("model", "metric", "seed", "device", "checkpoint_every")
 SECTIONS: dict[str, type[BaseModel]] = {
     "catalog": CatalogConfig,
     "interactions": InteractionsConfig,
@@ -64,6 +68,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "train": TrainConfig,
     "index": IndexConfig,
     "evaluate": EvaluateConfig,
+    "tune": TuneConfig,
     "run": RunConfig,
 }
 
@@ -100,6 +105,7 @@ def build_config(sections: Mapping[str, Any], source: str = "config") -> Config:
         problems += [_explain(detail) for detail in error.errors() if "unknown key" not in detail["msg"]]
     train = sections.get("train")
     problems += _model_problems(train if isinstance(train, dict) else {})
+    problems += _space_problems(sections)
     if config is not None:
         problems += _cross_checks(config)
     if problems or config is None:
@@ -206,6 +212,49 @@ def _model_problems(train: Mapping[str, Any]) -> list[str]:
         except InputError as error:
             problems.append(str(error))
     return problems
+
+
+def _space_problems(sections: Mapping[str, Any]) -> list[str]:
+    """Mistakes in `[tune.space]`: its form, its keys, and every value of a list or end of a range."""
+    tune, train = (sections.get(name) for name in ("tune", "train"))
+    raw = tune.get("space") if isinstance(tune, dict) else None
+    if not isinstance(raw, dict):
+        return []
+    model = train.get("model") if isinstance(train, dict) else None
+    space, problems = parse_space(raw)
+    if not raw:
+        problems.append(
+            "tune.space: empty; name a setting, or leave it out for the grid of the model's paper"
+        )
+    for key, dimension in space.items():
+        where = f"tune.space.{key}"
+        problems += [f"{where}: {text}" for text in _tunable(key, model or TrainConfig().model, dimension)]
+    return problems
+
+
+def _tunable(key: str, model: str, dimension: Range | Choices) -> list[str]:
+    """Why `key` cannot be searched over these values."""
+    section, _, name = key.partition(".")
+    table, _, option = name.rpartition(".")
+    if section != "train":
+        return ["only [train] can be searched; other sections change the data or how it is measured"]
+    if table and table != model:
+        return [f"train.model is '{model}', which does not read [train.{table}]"]
+    known = [name for name in TrainConfig.model_fields if name not in _NOT_TUNED]
+    if not table and name not in known:
+        return [f"no setting of [train] to search over; {nearest(name, known)}"]
+    problems = []
+    for value in dimension.probes():
+        try:
+            if not table:
+                TrainConfig.model_validate({name: value})
+            elif table in MODELS:  # else train.model is reported
+                validate_options(table, {option: value})
+        except ValidationError as error:
+            problems += [_explain(detail).partition(": ")[2] for detail in error.errors()]
+        except InputError as error:
+            problems.append(str(error))
+    return list(dict.fromkeys(problems))
 
 
 def _cross_checks(config: Config) -> list[str]:

@@ -31,10 +31,10 @@ def extract(config: Config) -> Outcome:
 def train(config: Config) -> Outcome:
     """Stage 2: the model bundle and its index, from the feature store as it is."""
     with locked(config.output):
-        store = _store(config)
+        store = open_store(config)
         dataset = load_dataset(config.interactions, store)
-        report, index = _train(config, store, dataset)
-        _write_config(config, config.output)
+        report, index = train_and_index(config, store, dataset)
+        write_config(config, config.output)
     facts = {"model": report.facts(), "index": index.facts()}
     return Outcome(facts, f"{train_text(report, config.output)}\n{index_text(index, config.output)}")
 
@@ -42,8 +42,8 @@ def train(config: Config) -> Outcome:
 def evaluate(config: Config) -> Outcome:
     """Metrics of the bundle in the run folder, through its index."""
     with locked(config.output):
-        store = _store(config)
-        report = _evaluate(config, store, load_dataset(config.interactions, store))
+        store = open_store(config)
+        report = measure(config, store, load_dataset(config.interactions, store))
     return Outcome(report.evaluation, evaluation_text(report, config.output))
 
 
@@ -56,11 +56,11 @@ def run(config: Config) -> Outcome:
         lines.append(extract_text(features, config.features))
         facts["features"] = features.facts()
     with locked(config.output):
-        store = _store(config)
+        store = open_store(config)
         dataset = load_dataset(config.interactions, store)
-        model, index = _train(config, store, dataset)
-        evaluation = _evaluate(config, store, dataset)
-        _write_config(config, config.output)
+        model, index = train_and_index(config, store, dataset)
+        evaluation = measure(config, store, dataset)
+        write_config(config, config.output)
     lines += [train_text(model, config.output), index_text(index, config.output)]
     lines.append(evaluation_text(evaluation, config.output))
     facts |= {"model": model.facts(), "index": index.facts(), "evaluation": evaluation.evaluation}
@@ -69,12 +69,12 @@ def run(config: Config) -> Outcome:
 
 def _extract(config: Config) -> ExtractReport:
     report = extract_stage(config.catalog, config.extract, config.features)
-    _write_config(config, config.features)
+    write_config(config, config.features)
     check_failures(report, config.extract, config.features)
     return report
 
 
-def _store(config: Config) -> FeatureStore | None:
+def open_store(config: Config) -> FeatureStore | None:
     """The feature store that the config asks for; None where it asks for none."""
     if config.catalog is None and not config.extract.foreign:
         return None
@@ -83,18 +83,20 @@ def _store(config: Config) -> FeatureStore | None:
     return store
 
 
-def _train(config: Config, store: FeatureStore | None, dataset: Dataset) -> tuple[TrainReport, IndexReport]:
+def train_and_index(
+    config: Config, store: FeatureStore | None, dataset: Dataset
+) -> tuple[TrainReport, IndexReport]:
     remove_stale_temporaries(config.output)
     report = train_stage(dataset, store, config.train, config.output / "model")
     index = build(config.output / "model", config.output / "index", config.index)
     return report, index
 
 
-def _evaluate(config: Config, store: FeatureStore | None, dataset: Dataset) -> EvaluateReport:
+def measure(config: Config, store: FeatureStore | None, dataset: Dataset) -> EvaluateReport:
     return evaluate_stage(dataset, store, config.train, config.index, config.evaluate, config.output)
 
 
-def _write_config(config: Config, folder: Path) -> None:
+def write_config(config: Config, folder: Path) -> None:
     """The resolved config beside what it made; written last: a failed stage leaves the old artefact."""
     with atomic_path(folder / "config.toml") as temporary:
         temporary.write_text(config.to_toml(), encoding="utf-8")
