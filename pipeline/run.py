@@ -7,7 +7,7 @@ from pathlib import Path
 from ..features.files import atomic_path, remove_stale_temporaries
 from ..features.store import FeatureStore
 from ..recsys.interactions import Dataset
-from ..stages.dataset import load_dataset
+from ..stages.dataset import load_dataset, read_log
 from ..stages.evaluate import EvaluateReport
 from ..stages.evaluate import evaluate as evaluate_stage
 from ..stages.extract import ExtractReport, check_failures, check_made_for
@@ -50,6 +50,7 @@ def evaluate(config: Config) -> Outcome:
 def run(config: Config) -> Outcome:
     """All stages; says of each whether it was reused, and why it was not."""
     lines, facts = [], {}
+    log = read_log(config.interactions)  # a log that cannot be used is found before hours of extraction
     if config.catalog is not None or config.extract.foreign:
         with locked(config.features):
             features = _extract(config)
@@ -57,7 +58,7 @@ def run(config: Config) -> Outcome:
         facts["features"] = features.facts()
     with locked(config.output):
         store = open_store(config)
-        dataset = load_dataset(config.interactions, store)
+        dataset = load_dataset(config.interactions, store, log)
         model, index = train_and_index(config, store, dataset)
         evaluation = measure(config, store, dataset)
         write_config(config, config.output)

@@ -38,9 +38,7 @@ def clean(log: pl.DataFrame, catalog_ids: pl.Series | None, config: Interactions
     left. A pair that stands in two splits of a split column is no duplicate but a leak, and is left for
     `check_no_leak`.
     """
-    if not len(log):
-        raise InputError("interactions: the log is empty; expected at least one row")
-    table = _columns(log, config)
+    table = used_columns(log, config)
     report = {"rows": len(table)}
     if catalog_ids is not None:
         table = _match_catalog(table, catalog_ids, config.drop_unknown)
@@ -74,8 +72,10 @@ def clean(log: pl.DataFrame, catalog_ids: pl.Series | None, config: Interactions
     )
 
 
-def _columns(log: pl.DataFrame, config: InteractionsConfig) -> pl.DataFrame:
+def used_columns(log: pl.DataFrame, config: InteractionsConfig) -> pl.DataFrame:
     """The columns that matter, checked: user, item and, where there are any, time, rating, label."""
+    if not len(log):
+        raise InputError("interactions: the log is empty; expected at least one row")
     wanted = {"user": ("user_id", config.user_id), "item": ("item_id", config.item_id)}
     if config.timestamp is not None or "timestamp" in log.columns:
         wanted["time"] = ("timestamp", config.timestamp or "timestamp")

@@ -13,6 +13,7 @@ from ..features.errors import InputError
 from ..features.files import digest_json
 from ..features.store import FeatureStore
 from ..features.tables import read_table
+from ..recsys.cleaning import used_columns
 from ..recsys.config import InteractionsConfig
 from ..recsys.interactions import Dataset, prepare
 
@@ -20,11 +21,28 @@ if TYPE_CHECKING:
     from ..recsys.modalities import Modalities
 
 
-def load_dataset(interactions: InteractionsConfig | None, store: FeatureStore | None) -> Dataset:
-    """The cleaned and split log over the items of the feature store, or over its own items without one."""
+def read_log(interactions: InteractionsConfig | None) -> pl.DataFrame:
+    """The interactions as they are in the file; InputError where columns are missing or unfit."""
+    log = read_table(_required(interactions).path)
+    used_columns(log, _required(interactions))
+    return log
+
+
+def load_dataset(
+    interactions: InteractionsConfig | None, store: FeatureStore | None, log: pl.DataFrame | None = None
+) -> Dataset:
+    """The cleaned and split log over the items of the feature store, or over its own items without one.
+
+    `log` is what `read_log` gave, where it has been read before.
+    """
+    table = read_log(interactions) if log is None else log
+    return prepare(table, store.item_ids if store else None, _required(interactions))
+
+
+def _required(interactions: InteractionsConfig | None) -> InteractionsConfig:
     if interactions is None:
         raise InputError("no [interactions] section in the config: name the log in interactions.path")
-    return prepare(read_table(interactions.path), store.item_ids if store else None, interactions)
+    return interactions
 
 
 def digest_dataset(dataset: Dataset) -> str:

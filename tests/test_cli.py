@@ -149,6 +149,7 @@ def test_a_wrong_column_is_named_with_those_found(project) -> None:
     replace_rows(project, "log.csv", "user_id", "customer")
     line = refused(project)
     assert "user_id" in line and "customer" in line
+    assert not (project / "out").exists()  # found before any work
 
 
 def test_an_empty_catalogue(project) -> None:
