@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +18,7 @@ from .shards import Failure, ShardInfo, ShardRows, read_shard_info, shard_key, w
 from .store_reader import CACHE, MANIFEST, SCHEMA, FeatureStore, is_intact, read_manifest
 from .tables import write_parquet
 from .vector_cache import remove_outdated
+from .versions import library_versions
 
 log = logging.getLogger(__name__)
 
@@ -137,7 +137,7 @@ class FeatureStoreWriter:
             "failed_items": len({failure.item_id for failure in failures}),
             "counts": _summed(info.counts for info in infos),
             "stats": stats,
-            "libraries": _library_versions(),
+            "libraries": library_versions(_LIBRARIES),
         }
         write_json(self.folder / MANIFEST, manifest)
         return manifest
@@ -210,13 +210,3 @@ def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:
     for part in counts:
         totals.update(part)  # unlike `+`, this keeps zeros: that nothing was cut is worth saying
     return dict(totals)
-
-
-def _library_versions() -> dict[str, str]:
-    versions = {}
-    for library in _LIBRARIES:
-        try:
-            versions[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return versions

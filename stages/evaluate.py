@@ -7,7 +7,6 @@ import platform
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ..features.errors import InputError
 from ..features.files import digest_json, write_json
 from ..features.store import FeatureStore
 from ..features.tables import write_parquet
+from ..features.versions import library_versions
 from ..recsys.config import EvaluateConfig, IndexConfig, TrainConfig
 from ..recsys.evaluation import Evaluation, Search, exact_search
 from ..recsys.evaluation import evaluate as evaluate_split
@@ -108,7 +108,7 @@ def evaluate(
             "evaluate": config.model_dump(mode="json"),
             "train": bundle.config["train"],
             "interactions": dataset.report,
-            "libraries": _libraries(),
+            "libraries": library_versions(_LIBRARIES),
             "python": platform.python_version(),
         },
     }
@@ -203,15 +203,3 @@ def _write_per_user(path: Path, splits: Mapping[str, Evaluation], dataset: Datas
         if result.users
     ]
     write_parquet(path, pl.concat(parts, how="diagonal"))
-
-
-def _libraries() -> dict[str, str]:
-    from importlib.metadata import PackageNotFoundError
-
-    versions = {}
-    for name in _LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return versions
