@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
+
+from .pipeline.process import settle_process
 
 if TYPE_CHECKING:
     from .pipeline.config import Config
@@ -60,9 +61,7 @@ def main(
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         raise typer.Exit
-    # Threads that wait for each other sleep instead of spinning: beside other jobs, training took four times
-    # as long with spinning ones. Read by OpenMP when torch and FAISS are loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_process()
     _start_logging(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
 
 

@@ -17,10 +17,12 @@ import sys
 import time
 from pathlib import Path
 
+from mmrec.pipeline.process import settle_process
+
 
 def main() -> None:
     started = time.perf_counter()
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does
+    settle_process()  # as the command line does
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

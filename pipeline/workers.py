@@ -15,6 +15,7 @@ from typing import Any
 from ..features.errors import InputError as FeaturesInputError
 from ..recsys.errors import InputError
 from ..stages.progress import log_handler
+from .process import keep_memory
 
 
 def in_processes(work: Callable[..., None], arguments: tuple[Any, ...], count: int) -> None:
@@ -63,6 +64,7 @@ def _check(receiver: Connection, process: BaseProcess) -> None:
 def _process(
     work: Callable[..., None], arguments: tuple[Any, ...], count: int, sender: Connection, level: int
 ) -> None:
+    keep_memory()
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends its workers

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
-from ..losses import bpr_loss, l2_loss, norm_loss
+from ..losses import l2_loss, margin_loss, margins, norm_loss
 from .base import GradientModel, TrainingData
 from .embeddings import id_embedding
 
@@ -26,27 +27,21 @@ class BPR(GradientModel):
     def __init__(self, data: TrainingData, dim: int, options: Options) -> None:
         super().__init__(data, dim, options)
         zero_cold = not options.as_released
-        self.user = id_embedding(data.user_degree, dim, zero_cold, nn.init.xavier_normal_)
-        self.item = id_embedding(data.item_degree, dim, zero_cold, nn.init.xavier_normal_)
+        self.user = id_embedding(data.user_degree, dim, zero_cold, nn.init.xavier_normal_, sparse=True)
+        self.item = id_embedding(data.item_degree, dim, zero_cold, nn.init.xavier_normal_, sparse=True)
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        return ranking_loss(
-            (self.user(users), self.item(positives), self.item(negatives)),
-            self.options.reg_weight,
-            self.options.as_released,
-        )
+        rows = self.user(users), *self.item(torch.cat([positives, negatives])).chunk(2)
+        return ranking_loss(margins(*rows), rows, self.options.reg_weight, self.options.as_released)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         return self.user.weight, self.item.weight
 
 
-Rows = tuple[Tensor, Tensor, Tensor]  # users, positives and negatives of a batch, each (b, d)
-
-
 def ranking_loss(
-    rows: Rows, reg_weight: float, as_released: bool, regularised: tuple[Tensor, ...] | None = None
+    margin: Tensor, regularised: tuple[Tensor, ...], reg_weight: float, as_released: bool
 ) -> dict[str, Tensor]:
-    """BPR on `rows` plus the penalty of the `regularised` rows (default: the same rows)."""
-    bpr = bpr_loss(*rows, epsilon=LOG_EPSILON if as_released else 0.0)
-    penalty = (norm_loss if as_released else l2_loss)(*(regularised or rows))
+    """BPR of the margins (b,) plus the penalty of the `regularised` rows, each (b, d)."""
+    bpr = margin_loss(margin, epsilon=LOG_EPSILON if as_released else 0.0)
+    penalty = (norm_loss if as_released else l2_loss)(*regularised)
     return {"loss": bpr + reg_weight * penalty, "bpr": bpr, "reg": penalty}

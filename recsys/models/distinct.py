@@ -7,8 +7,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .embeddings import all_rows
-
 
 class Distinct(NamedTuple):
     rows: Tensor  # (m,) int64, m <= b
@@ -22,3 +20,8 @@ def distinct(idx: Tensor) -> Distinct:
         return Distinct(idx, all_rows(len(idx), idx), torch.ones_like(idx, dtype=torch.float32))
     rows, slots, counts = torch.unique(idx, return_inverse=True, return_counts=True)
     return Distinct(rows, slots, counts.float())
+
+
+def all_rows(n: int, like: Tensor) -> Tensor:
+    """0..n-1 on the device of `like`."""
+    return torch.arange(n, device=like.device)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
 from ..modalities import Modalities, Modality
+from .distinct import distinct
+
+WIDE = 512  # dimensions of a view
 
 
 def id_embedding(
@@ -16,13 +19,15 @@ def id_embedding(
     dim: int,
     zero_cold: bool = True,
     init: Callable[[Tensor], Tensor] = nn.init.xavier_uniform_,
+    sparse: bool = False,
 ) -> nn.Embedding:
     """An embedding with one row per entry of `degree` (training interactions of that user or item).
 
     With `zero_cold`, rows of degree 0 start from zero: no pair ever trains them, so a random start would
-    stay in the scores as noise on top of what content knows about these items.
+    stay in the scores as noise on top of what content knows about these items. `sparse` is for tables that
+    are only looked up: the gradient holds the rows of the batch alone.
     """
-    embedding = nn.Embedding(len(degree), dim)
+    embedding = nn.Embedding(len(degree), dim, sparse=sparse)
     init(embedding.weight.data)
     embedding = embedding.to(degree.device)
     if zero_cold:
@@ -51,11 +56,29 @@ class Projection(nn.Module):
             self.register_buffer("features", modality.values, persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
-        return self.linear(self.features[rows]) * self.present[rows].unsqueeze(1)
+        if (
+            self.features.shape[1] >= WIDE
+        ):  # gathering and projecting a row costs more than finding its copies
+            unique = distinct(rows)
+            return F.embedding(unique.slots, self._project(unique.rows))
+        return self._project(rows)
+
+    def _project(self, rows: Tensor) -> Tensor:
+        projected = self.linear(self.features.index_select(0, rows))
+        return self._masked(projected, self.present[rows])
+
+    def difference(self, rows: Tensor, others: Tensor) -> Tensor:
+        """forward(rows) - forward(others) of a projection without a bias, (b, dim), in one product."""
+        features = self.features.index_select(0, rows)
+        return self.linear(features.sub_(self.features.index_select(0, others)))
 
     def table(self) -> Tensor:
         """All rows, (n_items, dim), without a copy of the features."""
-        return self.linear(self.features) * self.present.unsqueeze(1)
+        return self._masked(self.linear(self.features), self.present)
+
+    def _masked(self, projected: Tensor, present: Tensor) -> Tensor:
+        """Without a bias, the zero features of an absent row give zeros already."""
+        return projected if self.linear.bias is None else projected * present.unsqueeze(1)
 
 
 def require_modalities(model: str, modalities: Modalities) -> Modalities:
@@ -68,8 +91,3 @@ def require_modalities(model: str, modalities: Modalities) -> Modalities:
     if not any(bool(modality.present.any()) for modality in modalities.values()):
         raise InputError(f"{model}: no item has a vector in any of the views {', '.join(modalities)}")
     return modalities
-
-
-def all_rows(n: int, like: Tensor) -> Tensor:
-    """0..n-1 on the device of `like`."""
-    return torch.arange(n, device=like.device)

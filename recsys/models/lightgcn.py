@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from ..graph import BipartiteGraph
+from ..losses import margins
 from .base import GradientModel, TrainingData
 from .bpr import ranking_loss
 from .embeddings import id_embedding
@@ -40,10 +41,10 @@ class LightGCN(GradientModel):
         )
         chosen, others = final_items.chunk(2)
         return ranking_loss(
-            (final_users, chosen, others),
+            margins(final_users, chosen, others),
+            (ego_users, *ego_items.chunk(2)),
             self.options.reg_weight,
             self.options.as_released,
-            regularised=(ego_users, *ego_items.chunk(2)),
         )
 
     def forward(self) -> tuple[Tensor, Tensor]:

@@ -15,8 +15,8 @@ from ..info_nce import info_nce
 from ..losses import bpr_loss, l2_loss
 from ..modalities import Modality
 from .base import GradientModel, TrainingData
-from .distinct import Distinct, distinct
-from .embeddings import Projection, all_rows, id_embedding, require_modalities
+from .distinct import Distinct, all_rows, distinct
+from .embeddings import Projection, id_embedding, require_modalities
 
 
 class MGCN(GradientModel):

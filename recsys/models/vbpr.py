@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import reduce
 from typing import Annotated
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
 
+from ..losses import margins
 from .base import GradientModel, TrainingData
 from .bpr import ranking_loss
-from .embeddings import Projection, all_rows, id_embedding, require_modalities
+from .distinct import all_rows
+from .embeddings import Projection, id_embedding, require_modalities
 
 
 class VBPR(GradientModel):
@@ -32,8 +36,10 @@ class VBPR(GradientModel):
         views = require_modalities("vbpr", data.modalities)
         zero_cold = not options.as_released
         self.biased = options.item_bias and not options.as_released
-        self.user = id_embedding(data.user_degree, 2 * dim, zero_cold)  # [gamma_u ; theta_u]
-        self.item = id_embedding(data.item_degree, dim + self.biased, zero_cold)  # [gamma_i ; beta_i]
+        self.user = id_embedding(data.user_degree, 2 * dim, zero_cold, sparse=True)  # [gamma_u ; theta_u]
+        self.item = id_embedding(
+            data.item_degree, dim + self.biased, zero_cold, sparse=True
+        )  # [gamma_i ; beta_i]
         width = dim + self.biased  # E f and beta' f in one product
         self.projections = nn.ModuleList(
             Projection(modality, width, bias=False) for modality in views.values()
@@ -41,26 +47,36 @@ class VBPR(GradientModel):
         self.bias = nn.Parameter(torch.zeros(dim, device=data.device)) if options.as_released else None
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
-        rows = self._users(users), self._items(positives), self._items(negatives)
-        learned = self.user(users), self.item(positives), self.item(negatives)
-        released = self.options.as_released
-        return ranking_loss(rows, self.options.reg_weight, released, rows if released else learned)
+        items, weight = torch.cat([positives, negatives]), self.options.reg_weight
+        user, item = self.user(users), self.item(items)
+        if self.options.as_released:  # penalises whole representations, content included
+            positive, negative = torch.cat([item, self._content(items)], dim=1).chunk(2)
+            return ranking_loss(margins(user, positive, negative), (user, positive, negative), weight, True)
+        positive, negative = item.chunk(2)
+        learned = positive - negative
+        described = reduce(torch.add, (p.difference(positives, negatives) for p in self._projections()))
+        margin = (user[:, : self.dim] * learned[:, : self.dim]).sum(dim=1)
+        margin = margin + (user[:, self.dim :] * described[:, : self.dim]).sum(dim=1)
+        if self.biased:
+            margin = margin + learned[:, self.dim] + described[:, self.dim]
+        return ranking_loss(margin, (user, positive, negative), weight, False)
 
     def forward(self) -> tuple[Tensor, Tensor]:
-        users, items = self.user.weight, self.item.weight
-        return self._users(all_rows(self.n_users, users)), self._items(all_rows(self.n_items, items))
-
-    def _users(self, rows: Tensor) -> Tensor:  # (b, 2 dim), with biases (b, 2 dim + 1)
-        user = self.user(rows)
-        return torch.cat([user, torch.ones_like(user[:, :1])], dim=1) if self.biased else user
-
-    def _items(self, rows: Tensor) -> Tensor:
-        item = self.item(rows)
-        content = torch.stack([projection(rows) for projection in self.projections]).sum(dim=0)
-        if self.bias is not None:
-            content = content + self.bias
+        user, item = self.user.weight, self.item.weight
+        content = self._content(all_rows(self.n_items, item))
         if not self.biased:
-            return torch.cat([item, content], dim=1)
+            return user, torch.cat([item, content], dim=1)
         gamma, beta = item.split([self.dim, 1], dim=1)
         projected, visual_bias = content.split([self.dim, 1], dim=1)
-        return torch.cat([gamma, projected, beta + visual_bias], dim=1)
+        ones = torch.ones_like(user[:, :1])
+        return torch.cat([user, ones], dim=1), torch.cat([gamma, projected, beta + visual_bias], dim=1)
+
+    def _content(self, rows: Tensor) -> Tensor:
+        """E f of items (b,), summed over the views, and beta' . f as a last column where there are biases."""
+        content = reduce(torch.add, (projection(rows) for projection in self._projections()))
+        return content if self.bias is None else content + self.bias
+
+    def _projections(self) -> Iterator[Projection]:
+        for projection in self.projections:
+            assert isinstance(projection, Projection)
+            yield projection
