@@ -10,15 +10,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 
-def bpr_loss(
-    users: Tensor, positives: Tensor, negatives: Tensor, epsilon: float = 0.0, valid: Tensor | None = None
-) -> Tensor:
-    """Mean -log sigmoid(x_ui - x_uj) (BPR-Opt, Rendle et al., UAI 2009); inputs (b, d).
-
-    `valid` (b,) bool restricts the mean to those triples; without any the loss is 0. `epsilon` > 0 gives
-    -log(epsilon + sigmoid(.)), the form that MMRec's models use.
-    """
-    return margin_loss(margins(users, positives, negatives), epsilon, valid)
+def bpr_loss(users: Tensor, positives: Tensor, negatives: Tensor, epsilon: float = 0.0) -> Tensor:
+    """Mean -log sigmoid(x_ui - x_uj) (BPR-Opt, Rendle et al., UAI 2009); inputs (b, d)."""
+    return margin_loss(margins(users, positives, negatives), epsilon)
 
 
 def margins(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
@@ -27,7 +21,11 @@ def margins(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
 
 
 def margin_loss(margin: Tensor, epsilon: float = 0.0, valid: Tensor | None = None) -> Tensor:
-    """`bpr_loss` of `margins` (b,)."""
+    """`bpr_loss` of `margins` (b,).
+
+    `valid` (b,) bool restricts the mean to those triples; without any the loss is 0. `epsilon` > 0 gives
+    -log(epsilon + sigmoid(.)), the form that MMRec's models use.
+    """
     losses = -torch.log(epsilon + torch.sigmoid(margin)) if epsilon else -F.logsigmoid(margin)
     if valid is None:
         return losses.mean()

@@ -153,4 +153,4 @@ class _ToItems(torch.autograd.Function):
 def _softmax(scores: Tensor, segments: Tensor, n: int, mask: Tensor | None) -> Tensor:
     powers = scores.exp() if mask is None else scores.exp() * mask
     sums = powers.new_zeros(n).index_add(0, segments, powers)
-    return powers / sums.clamp(min=torch.finfo(sums.dtype).tiny)[segments]
+    return powers / sums.clamp(min=torch.finfo(sums.dtype).tiny).index_select(0, segments)

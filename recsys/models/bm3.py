@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, Field
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..graph import BipartiteGraph
 from ..losses import l2_loss, norm_loss
@@ -64,8 +65,8 @@ class BM3(GradientModel):
         user_targets = self.target("user", user_rows, user.rows)
         item_targets = self.target("item", item_rows, item.rows)
         parts = {
-            "user": distance(self.predictor(user_rows)[user.slots], item_targets[item.slots]),
-            "item": distance(self.predictor(item_rows)[item.slots], user_targets[user.slots]),
+            "user": distance(F.embedding(user.slots, self.predictor(user_rows)), item_targets[item.slots]),
+            "item": distance(F.embedding(item.slots, self.predictor(item_rows)), user_targets[user.slots]),
             "reg": penalty,
         }
         ranking, content = parts["user"] + parts["item"], penalty.new_zeros(())
@@ -81,7 +82,8 @@ class BM3(GradientModel):
 
     def target(self, name: str, embeddings: Tensor, rows: Tensor) -> Tensor:
         """What a prediction is pulled towards: rows `rows` of "user", "item" or a view, each given once."""
-        return F.dropout(embeddings.detach(), self.options.dropout, self.training)
+        rate = self.options.dropout if self.training else 0.0
+        return drop(embeddings.detach(), rate) if rate else embeddings.detach()
 
     def embeddings(self) -> tuple[Tensor, Tensor]:
         """h of all users (n_users, dim) and items (n_items, dim), before the predictor."""
@@ -102,7 +104,8 @@ class BM3(GradientModel):
             self.user.weight, self.item.weight, self.options.n_layers, user.rows, item.rows
         )
         item_rows = item_rows + residual
-        return user_rows, item_rows, l2_loss(user_rows[user.slots], item_rows[item.slots])
+        penalty = l2_loss(F.embedding(user.slots, user_rows), F.embedding(item.slots, item_rows))
+        return user_rows, item_rows, penalty
 
     def _with_cold(self, items: Tensor) -> Tensor:
         """`items` (n_items, dim) with those that have no training interaction placed by their views."""
@@ -120,6 +123,38 @@ class BM3(GradientModel):
 
 
 def distance(predicted: Tensor, targets: Tensor, weights: Tensor | None = None) -> Tensor:
-    """Mean of 1 - cos of the rows (b, d), weighted by `weights` (b,) >= 0; 0 where all weights are."""
-    losses = 1 - F.cosine_similarity(predicted, targets, dim=1)
+    """Mean of 1 - cos of the rows (b, d), weighted by `weights` (b,) >= 0; 0 where all weights are. Targets
+    have no gradient."""
+    losses = 1 - _Cosines.apply(predicted, targets)  # type: ignore[operator]
     return losses.mean() if weights is None else (weights * losses).sum() / weights.sum().clamp(min=1)
+
+
+class _Cosines(torch.autograd.Function):
+    """Row-wise cosines of x and fixed y, (b, d) -> (b,); a zero row has cosine 0 and no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor) -> Tensor:
+        tiny = torch.finfo(x.dtype).tiny
+        length = torch.linalg.vector_norm(x, dim=1)
+        scale = (length * torch.linalg.vector_norm(y, dim=1)).clamp_(min=tiny).reciprocal_()
+        cosines = (x * y).sum(dim=1).mul_(scale)
+        ctx.save_for_backward(x, y, scale, cosines / length.square().clamp(min=tiny))
+        return cosines
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x, y, scale, along = ctx.saved_tensors
+        gradient = y * (grads[0] * scale).unsqueeze(1)
+        return gradient.addcmul_(x, (grads[0] * along).unsqueeze(1), value=-1), None
+
+
+def drop(x: Tensor, rate: float) -> Tensor:
+    """Dropout of x (n, d) without a gradient. On a CPU one draw of 64 bits decides about four values, where
+    `F.dropout` takes a draw for each; `rate` is met to 2^-16."""
+    if x.device.type != "cpu":
+        return F.dropout(x, rate)
+    threshold = round(rate * 2**16)
+    bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    kept = bits.view(torch.int16)[: x.numel()].view(x.shape) >= threshold - 2**15
+    return x * kept * (1 / (1 - threshold / 2**16))

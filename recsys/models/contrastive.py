@@ -66,7 +66,7 @@ def in_batch_loss(
     with none left the loss is 0. `bound` as in `log_sums`.
     """
     counts = right.counts if valid is None else right.counts * valid
-    sums = log_sums(anchors, targets, counts, bound)[left.slots]
+    sums = log_sums(anchors, targets, counts, bound).index_select(0, left.slots)
     if hard is not None:
         sums = torch.logaddexp(sums, hard)
     own = (F.embedding(left.slots, anchors) * F.embedding(right.slots, targets)).sum(dim=1)

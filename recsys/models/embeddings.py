@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from ..errors import InputError
 from ..modalities import Modalities, Modality
@@ -43,7 +46,7 @@ class Projection(nn.Module):
     """
 
     present: Tensor  # (n_items,) bool
-    features: Tensor  # (n_items, d)
+    features: Tensor  # (n_items, d) float32, or bfloat16 after `halve`
 
     def __init__(self, modality: Modality, dim: int, bias: bool, train_features: bool = False) -> None:
         super().__init__()
@@ -55,30 +58,58 @@ class Projection(nn.Module):
         else:
             self.register_buffer("features", modality.values, persistent=False)
 
-    def forward(self, rows: Tensor) -> Tensor:
-        if (
-            self.features.shape[1] >= WIDE
-        ):  # gathering and projecting a row costs more than finding its copies
-            unique = distinct(rows)
-            return F.embedding(unique.slots, self._project(unique.rows))
-        return self._project(rows)
+    def halve(self) -> None:
+        """From now on, frozen features are held in bfloat16 and multiplied in it; all else stays float32."""
+        if not isinstance(self.features, nn.Parameter):
+            self.features = self.features.bfloat16()
 
-    def _project(self, rows: Tensor) -> Tensor:
-        projected = self.linear(self.features.index_select(0, rows))
-        return self._masked(projected, self.present[rows])
+    def forward(self, rows: Tensor) -> Tensor:
+        if self.features.shape[1] >= WIDE:  # projecting a row costs more than finding its copies
+            unique = distinct(rows)
+            return F.embedding(unique.slots, self._rows(unique.rows))
+        return self._rows(rows)
+
+    def _rows(self, rows: Tensor) -> Tensor:
+        return self._masked(self._map(self.features.index_select(0, rows)), self.present[rows])
 
     def difference(self, rows: Tensor, others: Tensor) -> Tensor:
-        """forward(rows) - forward(others) of a projection without a bias, (b, dim), in one product."""
+        """forward(rows) - forward(others) where both are present, (b, dim), in one product; biases cancel."""
         features = self.features.index_select(0, rows)
-        return self.linear(features.sub_(self.features.index_select(0, others)))
+        return self._map(features.sub_(self.features.index_select(0, others)), biased=False)
 
     def table(self) -> Tensor:
         """All rows, (n_items, dim), without a copy of the features."""
-        return self._masked(self.linear(self.features), self.present)
+        return self._masked(self.unmasked_table(), self.present)
+
+    def unmasked_table(self) -> Tensor:
+        """`table` where absent rows hold the bias, for those who do not look at them."""
+        return self._map(self.features)
+
+    def _map(self, features: Tensor, biased: bool = True) -> Tensor:
+        bias = self.linear.bias if biased else None
+        if features.dtype == torch.float32:
+            return F.linear(features, self.linear.weight, bias)
+        product: Tensor = _HalfProduct.apply(features, self.linear.weight)  # type: ignore[assignment]
+        return product if bias is None else product + bias
 
     def _masked(self, projected: Tensor, present: Tensor) -> Tensor:
         """Without a bias, the zero features of an absent row give zeros already."""
         return projected if self.linear.bias is None else projected * present.unsqueeze(1)
+
+
+class _HalfProduct(torch.autograd.Function):
+    """x W^T of fixed bfloat16 features x (n, d) and a float32 W (dim, d), both ways in bfloat16 with float32
+    sums; what comes out is float32."""
+
+    @staticmethod
+    def forward(ctx: Any, features: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(features)
+        return (features @ weight.bfloat16().T).float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, Tensor]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return None, (grads[0].bfloat16().T @ ctx.saved_tensors[0]).float()
 
 
 def require_modalities(model: str, modalities: Modalities) -> Modalities:

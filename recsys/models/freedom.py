@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..graph import BipartiteGraph, SparseProduct, edge_weights
 from ..knn import nearest_items
-from ..losses import bpr_loss
+from ..losses import bpr_loss, margin_loss
 from ..modalities import Modalities
 from .base import GradientModel, TrainingData
 from .embeddings import Projection, id_embedding, require_modalities
@@ -78,12 +78,14 @@ class FREEDOM(GradientModel):
         )
         chosen, others = (item_rows + F.embedding(items, self._content())).chunk(2)
         parts = {"bpr": bpr_loss(rows, chosen, others)}
+        if not self.options.reg_weight:
+            return {"loss": parts["bpr"], **parts}
         content = rows.new_zeros(())
         for view, projection in self._projections():
             valid = projection.present[positives] & projection.present[negatives]
-            term = bpr_loss(rows, projection(positives), projection(negatives), valid=valid)
-            parts[f"bpr.{view}"] = term
-            content = content + term
+            margin = (rows * projection.difference(positives, negatives)).sum(dim=1)
+            parts[f"bpr.{view}"] = margin_loss(margin, valid=valid)
+            content = content + parts[f"bpr.{view}"]
         return {"loss": parts["bpr"] + self.options.reg_weight * content, **parts}
 
     def _projections(self) -> Iterator[tuple[str, Projection]]:

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from ..cosine_graph import cosine_graph
 from ..graph import BipartiteGraph, product, take_rows
-from ..info_nce import info_nce
 from ..losses import bpr_loss, l2_loss
 from ..modalities import Modality
 from .base import GradientModel, TrainingData
+from .contrastive import in_batch_loss
 from .distinct import Distinct, all_rows, distinct
 from .embeddings import Projection, id_embedding, require_modalities
 
@@ -71,7 +71,11 @@ class MGCN(GradientModel):
         user_side = self._user_side(user_rows, views, user.rows)
         item_side = self._item_side(item_rows, views, items)
         chosen, others = (item_rows + item_side).split([len(positive.rows), len(negatives)])
-        rows = (user_rows + user_side)[user.slots], chosen[positive.slots], others
+        rows = (
+            F.embedding(user.slots, user_rows + user_side),
+            F.embedding(positive.slots, chosen),
+            others,
+        )
         parts = {
             "bpr": bpr_loss(*rows),
             "reg": l2_loss(*rows) * (len(users) / (self.options.reg_batch_size or len(users))),
@@ -106,8 +110,10 @@ class MGCN(GradientModel):
 
     def _contrast(self, side: Tensor, embeddings: Tensor, distinct_rows: Distinct, held: Tensor) -> Tensor:
         """InfoNCE between both representations of a node, among those that have a view."""
-        weights = distinct_rows.counts * held[distinct_rows.rows].any(dim=1)
-        return info_nce(side, embeddings, self.options.temperature, weights)
+        bound = 1 / self.options.temperature
+        anchors, targets = F.normalize(side, dim=1) * bound, F.normalize(embeddings, dim=1)
+        valid = held[distinct_rows.rows].any(dim=1)
+        return in_batch_loss(anchors, targets, distinct_rows, distinct_rows, bound, valid=valid)
 
 
 class PurifiedView(nn.Module):
@@ -122,7 +128,7 @@ class PurifiedView(nn.Module):
         self.graph = cosine_graph(modality, options.k, not options.as_released, options.memory_mb)
 
     def forward(self, items: Tensor) -> Tensor:
-        features = self.projection.linear(self.projection.features)  # absent items have no edges: no mask
+        features = self.projection.unmasked_table()  # absent items have no edges: no mask
         purified = items * torch.sigmoid(self.gate(features))
         for _ in range(self.n_layers):
             purified = self.graph(purified)

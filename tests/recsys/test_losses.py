@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from mmrec.recsys.losses import bpr_loss, l2_loss, norm_loss
+from mmrec.recsys.losses import bpr_loss, l2_loss, margin_loss, margins, norm_loss
 
 USERS, POSITIVES, NEGATIVES = torch.eye(2), torch.diag(torch.tensor([2.0, 4.0])), torch.zeros(2, 2)
 
@@ -14,9 +14,10 @@ def test_bpr_loss_is_the_mean_of_log1p_exp_minus_margin() -> None:
 
 
 def test_bpr_loss_counts_valid_triples_alone() -> None:
-    first = bpr_loss(USERS, POSITIVES, NEGATIVES, valid=torch.tensor([True, False]))
+    margin = margins(USERS, POSITIVES, NEGATIVES)
+    first = margin_loss(margin, valid=torch.tensor([True, False]))
     assert first.item() == pytest.approx(math.log1p(math.exp(-2)))
-    assert bpr_loss(USERS, POSITIVES, NEGATIVES, valid=torch.tensor([False, False])).item() == 0
+    assert margin_loss(margin, valid=torch.tensor([False, False])).item() == 0
 
 
 def test_epsilon_bounds_the_released_loss() -> None:
