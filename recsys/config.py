@@ -53,6 +53,7 @@ class TrainConfig(BaseModel, frozen=True, extra="allow"):
     metric: str = "recall@20"  # on validation; decides the epoch that is kept
     seed: int = 0
     device: str = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"  # of frozen features; all else is float32
     checkpoint_every: Annotated[float, Field(ge=0)] = 30.0  # seconds between checkpoints, at epoch ends
 
     @field_validator("metric")

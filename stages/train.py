@@ -86,6 +86,7 @@ def training_data(dataset: Dataset, store: FeatureStore | None, config: TrainCon
         torch.from_numpy(pairs.user_idx),
         torch.from_numpy(pairs.item_idx),
         load_modalities(store, dataset.item_ids, config.views) if reads_views else {},
+        config.precision,
     )
     return data.to(resolve_device(config.device))
 

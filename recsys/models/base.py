@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,6 +30,7 @@ class TrainingData:
     user_idx: Tensor  # (n,) int64
     item_idx: Tensor  # (n,) int64
     modalities: Modalities = field(default_factory=dict)
+    precision: Literal["fp32", "bf16"] = "fp32"  # of frozen features; all else is float32
 
     def __post_init__(self) -> None:
         if self.user_idx.shape != self.item_idx.shape or self.user_idx.ndim != 1 or not len(self.user_idx):
@@ -77,8 +78,8 @@ class TrainingData:
 
     def to(self, device: torch.device | str) -> TrainingData:
         modalities = {view: modality.to(device) for view, modality in self.modalities.items()}
-        return TrainingData(
-            self.n_users, self.n_items, self.user_idx.to(device), self.item_idx.to(device), modalities
+        return replace(
+            self, user_idx=self.user_idx.to(device), item_idx=self.item_idx.to(device), modalities=modalities
         )
 
 
