@@ -11,7 +11,6 @@ import torch.nn.functional as F
 from pydantic import BaseModel
 from torch import Tensor, nn
 
-from mmrec.recsys.adam import Adam
 from mmrec.recsys.config import TrainConfig
 from mmrec.recsys.errors import DivergedError, InputError
 from mmrec.recsys.models.base import GradientModel, TrainingData, Vectors
@@ -159,21 +158,6 @@ def test_every_pair_is_visited_once_per_epoch_in_new_order(data: TrainingData) -
     assert torch.equal(second.sort().values, data.keys)
     assert not torch.equal(first, second)
     assert max(len(batch) for batch in seen) == 50
-
-
-def test_sparse_gradients_take_the_steps_of_dense_adam() -> None:
-    torch.manual_seed(0)
-    start, rows = torch.randn(6, 3), torch.tensor([[0, 2, 2], [5, 0, 5], [1, 1, 1]])
-    dense = nn.Embedding(6, 3, _weight=start.clone())
-    sparse = nn.Embedding(6, 3, sparse=True, _weight=start.clone())
-    reference, ours = torch.optim.Adam(dense.parameters(), lr=0.1), Adam(sparse, 0.1)
-    for batch in rows:
-        reference.zero_grad()
-        dense(batch).pow(3).sum().backward()
-        reference.step()
-        sparse(batch).pow(3).sum().backward()
-        ours.step()
-    torch.testing.assert_close(sparse.weight, dense.weight, rtol=0, atol=1e-6)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_saves_nothing(data: TrainingData) -> None:
