@@ -43,7 +43,7 @@ DropUnknown = Annotated[
     bool, typer.Option("--drop-unknown", help="Drop interactions with items that are not in the catalogue.")
 ]
 
-EXIT_BAD_INPUT, EXIT_FAILURES, EXIT_LOCKED, EXIT_INTERRUPTED = 3, 4, 5, 130
+EXIT_BAD_INPUT, EXIT_FAILURES, EXIT_LOCKED, EXIT_REFUSED, EXIT_INTERRUPTED = 3, 4, 5, 6, 130
 
 
 @app.callback(invoke_without_command=True)
@@ -164,17 +164,33 @@ def compare(
         _print(comparison.compare(runs, split, metric), json)
 
 
-@app.command(epilog="Example: mmrec inspect runs/movielens-posters")
+@app.command(epilog="Example: mmrec inspect runs/movielens-posters --similarity --worst 50")
 def inspect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="A run folder or a feature store.")],
     verify: Annotated[bool, typer.Option("--verify", help="Check the checksum of every shard.")] = False,
+    similarity: Annotated[
+        bool, typer.Option("--similarity", help="Show how well texts fit images, worst items first.")
+    ] = False,
+    worst: Annotated[int, typer.Option("--worst", min=0, help="With --similarity: items listed.")] = 20,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=1e-6, help="With --similarity: of the weights of the views.")
+    ] = 0.2,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="With --similarity: every item, as Parquet."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Show what is in a run folder or a feature store."""
+    if output is not None and not similarity:
+        raise typer.BadParameter("only --similarity writes a file", param_hint="--output")
     with _user_errors():
         from .pipeline import inspection
 
-        _print(inspection.inspect(folder, verify), json)
+        if similarity:
+            _print(inspection.inspect_similarity(folder, worst, temperature, output), json)
+        else:
+            _print(inspection.inspect(folder, verify), json)
 
 
 @app.command(epilog="Example: mmrec demo --output /tmp/shop")
@@ -220,7 +236,7 @@ def _start_logging(level: int) -> None:
 def _user_errors() -> Iterator[None]:
     """One line on stderr and the documented exit code for what a user can mend; bugs keep their traceback."""
     from .features.errors import InputError as FeaturesInputError
-    from .features.errors import TooManyFailuresError
+    from .features.errors import QualityGateError, TooManyFailuresError
     from .pipeline.lock import LockedError
     from .recsys.errors import InputError as RecsysInputError
 
@@ -232,6 +248,8 @@ def _user_errors() -> Iterator[None]:
         _fail(_describe(error), EXIT_BAD_INPUT)
     except TooManyFailuresError as error:
         _fail(str(error), EXIT_FAILURES)
+    except QualityGateError as error:
+        _fail(str(error), EXIT_REFUSED)
     except LockedError as error:
         _fail(str(error), EXIT_LOCKED)
     except KeyboardInterrupt:

@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+LongText = Literal["mean", "length-weighted", "sum", "as-released", "truncate"]
+PRESET_FIELDS = ("title", "brand", "category", "description")
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of width and height
 
 
@@ -21,22 +23,41 @@ class CatalogConfig(BaseModel, frozen=True, extra="forbid"):
 class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
     """`[extract]`: the encoder, the views and how the batch job behaves."""
 
-    encoder: str = "tiny"  # "tiny", or "open_clip:ARCH/TAG", or "open_clip:ARCH/path/to/checkpoint"
+    encoder: str = "tiny"  # or "open_clip:ARCH/TAG", "open_clip:ARCH/path", "longclip:ARCH/path"
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
     image_views: tuple[str, ...] = ("full",)  # "full", "center", "quadrants", or a name in `crops`
     crops: dict[str, tuple[Box, ...]] = {}  # name -> a box or several, which are averaged into one view
     image_pooling: Literal["mean", "first"] = "mean"  # over the images of one item
+    views: Literal["cliper", "cliper-as-released"] | None = None  # ready-made text views, see docs/cliper.md
+    view_fields: dict[str, str] = {}  # field of the ready-made views -> column, where the names differ
     text_views: dict[str, str] = {}  # view name -> template over the catalogue's columns
-    long_text: Literal["mean", "length-weighted", "truncate"] = "mean"  # pooling of context windows
+    context_length: Annotated[int, Field(ge=1)] | None = None  # stretches a CLIP's text positions; 248
+    long_text: LongText = "mean"  # pooling of context windows
+    normalise: bool = True  # vectors of unit length; false keeps the encoder's own norms
     foreign: dict[str, str] = {}  # view name -> .npy of ready-made features, row = item
     exif_rotate: bool = True  # apply the EXIF orientation before any crop
     batch_size: Annotated[int, Field(ge=1)] = 256
     shard_rows: Annotated[int, Field(ge=1)] = 2048  # items per Parquet shard: the unit of work and of loss
     workers: Annotated[int, Field(ge=1)] = 2  # decoding threads
     max_failures: Annotated[float, Field(ge=0, le=1)] = 0.02  # share of items; past it the job exits with 4
+    min_similarity: dict[str, float] = {}  # text view -> least mean cosine with the image; below it, exit 6
+    similarity_floor: float | None = None  # a text with a smaller cosine is below the floor ...
+    max_below_floor: Annotated[float, Field(ge=0, le=1)] = 0.0  # ... as this share of each view may be
+    max_mismatched: Annotated[float, Field(ge=0, le=1)] | None = None  # share of items; past it, exit 6
     max_image_pixels: Annotated[int, Field(ge=1)] = 100_000_000  # larger images are refused unread
     max_image_bytes: Annotated[int, Field(ge=1)] = 64 * 2**20
+
+    @property
+    def text_view_names(self) -> tuple[str, ...]:
+        """Every text view that may come about; the ready-made ones that lack a column do not."""
+        preset = (*PRESET_FIELDS, "global") if self.views else ()
+        return (*preset, *self.text_views)
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether the similarity of texts and images decides on the job's exit code."""
+        return bool(self.min_similarity) or (self.similarity_floor, self.max_mismatched) != (None, None)
 
     @field_validator("image_views")
     @classmethod
@@ -55,10 +76,27 @@ class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
     @model_validator(mode="after")
     def _foreign_names_are_free(self) -> ExtractConfig:
         taken = {"item_id", "content_hash"}
-        taken |= {f"image.{view}" for view in self.image_views} | {f"text.{view}" for view in self.text_views}
+        taken |= {f"image.{view}" for view in self.image_views}
+        taken |= {f"text.{view}" for view in self.text_view_names}
         for view in self.foreign:
             if view in taken or view.startswith("similarity.") or not view:
                 raise ValueError(f"foreign view '{view}' has the name of another column; rename it")
+        return self
+
+    @model_validator(mode="after")
+    def _text_views_are_known(self) -> ExtractConfig:
+        for view in self.text_views:
+            if self.text_view_names.count(view) > 1:
+                raise ValueError(f"text view '{view}' is one of views = \"{self.views}\"; rename yours")
+        if self.view_fields and not self.views:
+            raise ValueError("view_fields is set, but views is not; it names the columns of ready-made views")
+        for field in self.view_fields:
+            if field not in PRESET_FIELDS:
+                raise ValueError(f"view_fields.{field}: not one of {', '.join(PRESET_FIELDS)}")
+        for view in self.min_similarity:
+            if view not in self.text_view_names:
+                known = ", ".join(self.text_view_names) or "none"
+                raise ValueError(f"min_similarity.{view}: no such text view; there are {known}")
         return self
 
     @model_validator(mode="after")

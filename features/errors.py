@@ -9,6 +9,10 @@ class TooManyFailuresError(RuntimeError):
     """More items failed than `extract.max_failures` allows; the finished work is kept."""
 
 
+class QualityGateError(RuntimeError):
+    """The finished work does not meet the quality that the config asks for; it is kept."""
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, short enough for one line of ours."""
     text = str(error).strip()

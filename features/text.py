@@ -4,78 +4,118 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
+from .config import LongText
 from .encoders.base import Encoder
 
-Pooling = Literal["mean", "length-weighted", "truncate"]
+RELEASED_CHARACTERS = 230  # CLIPER's release cuts texts that do not fit the context by characters
 
 
 @dataclass(frozen=True, slots=True)
 class TextVectors:
-    """One unit row per text; rows of absent texts are zero and marked in `present`."""
+    """One row per text; rows of absent texts are zero and marked in `present`."""
 
     vectors: np.ndarray  # (n, dim) float32
     present: np.ndarray  # (n,) bool
     counts: dict[str, int]  # texts, texts_windowed (longer than one window), texts_truncated, tokens_dropped
 
 
+@dataclass(frozen=True, slots=True)
+class _Windows:
+    """One text as the encoder takes it."""
+
+    ids: list[list[int]]  # at least one window, which may be empty
+    sizes: list[int]  # tokens of each window, a repeated prompt not counted
+    dropped: int  # tokens that no window holds
+
+
 def encode_texts(
-    encoder: Encoder, texts: Sequence[str | None], pooling: Pooling = "mean", batch_size: int = 256
+    encoder: Encoder,
+    texts: Sequence[str | None],
+    pooling: LongText = "mean",
+    batch_size: int = 256,
+    prompts: Sequence[str] | None = None,
+    normalise: bool = True,
 ) -> TextVectors:
     """Encode texts; None stays absent.
 
-    A text longer than one window is cut into windows of `encoder.content_length` tokens. "mean" averages
-    their unit vectors, "length-weighted" weighs each by its tokens, both scaled back to unit length;
-    "truncate" keeps the first window and counts what it drops. The order of the texts changes nothing.
+    A text longer than one window is cut into windows of `encoder.content_length` tokens. Each window after
+    the first begins with the text's prompt, one per text in `prompts`, so that it says by itself what it is
+    about. "mean" averages the windows' vectors and "length-weighted" weighs each by its tokens; both are
+    scaled to unit length if `normalise`. "sum" adds them up, so that long texts get long vectors.
+    "as-released" does that with pieces of 230 characters, as CLIPER's release. "truncate" keeps the first
+    window and counts what it drops. The order of the texts changes nothing.
     """
-    rows_of: dict[str, int] = {}  # distinct text -> its row among the distinct ones
-    for text in texts:
-        if text is not None:
-            rows_of.setdefault(text, len(rows_of))
-    tokens = [encoder.tokenize(text) for text in rows_of]
-    windows = [_windows(ids, encoder.content_length, pooling) for ids in tokens]
-    distinct = _pool(_encode_sorted(encoder, windows, batch_size), windows, pooling)
+    keys = _keys(texts, prompts)
+    rows_of = {key: row for row, key in enumerate(dict.fromkeys(key for key in keys if key is not None))}
+    windows = [_cut(encoder, text, prompt, pooling) for text, prompt in rows_of]
+    distinct = _pool(_encode_sorted(encoder, windows, batch_size), windows, pooling, normalise)
 
-    row_idx = np.array([-1 if text is None else rows_of[text] for text in texts], dtype=np.int64)  # (n,)
+    row_idx = np.array([-1 if key is None else rows_of[key] for key in keys], dtype=np.int64)  # (n,)
     present = row_idx >= 0
     vectors = np.zeros((len(texts), encoder.dim), dtype=np.float32)
     vectors[present] = distinct[row_idx[present]]
-
-    lengths = np.array([len(ids) for ids in tokens], dtype=np.int64)[row_idx[present]]  # one per present row
-    return TextVectors(vectors, present, _count(lengths, encoder.content_length, pooling))
+    return TextVectors(vectors, present, _count([windows[row] for row in row_idx[present]]))
 
 
-def count_texts(encoder: Encoder, texts: Sequence[str | None], pooling: Pooling) -> dict[str, int]:
+def count_texts(
+    encoder: Encoder, texts: Sequence[str | None], pooling: LongText, prompts: Sequence[str] | None = None
+) -> dict[str, int]:
     """The `counts` that `encode_texts` gives, without encoding anything."""
-    present = [text for text in texts if text is not None]
-    length_of = {text: len(encoder.tokenize(text)) for text in set(present)}
-    lengths = np.array([length_of[text] for text in present], dtype=np.int64)
-    return _count(lengths, encoder.content_length, pooling)
+    keys = [key for key in _keys(texts, prompts) if key is not None]
+    windows = {key: _cut(encoder, *key, pooling) for key in set(keys)}
+    return _count([windows[key] for key in keys])
 
 
-def _count(lengths: np.ndarray, window: int, pooling: Pooling) -> dict[str, int]:
-    overflow = np.maximum(lengths - window, 0)
-    dropped = overflow if pooling == "truncate" else np.zeros_like(overflow)
+def _keys(texts: Sequence[str | None], prompts: Sequence[str] | None) -> list[tuple[str, str] | None]:
+    """What decides on a text's vector: itself and its prompt."""
+    of_each = prompts if prompts is not None else [""] * len(texts)
+    return [None if text is None else (text, prompt) for text, prompt in zip(texts, of_each, strict=True)]
+
+
+def _count(windows: Sequence[_Windows]) -> dict[str, int]:
     return {
-        "texts": len(lengths),
-        "texts_windowed": int((overflow > 0).sum()) - int((dropped > 0).sum()),
-        "texts_truncated": int((dropped > 0).sum()),
-        "tokens_dropped": int(dropped.sum()),
+        "texts": len(windows),
+        "texts_windowed": sum(len(of_text.ids) > 1 and not of_text.dropped for of_text in windows),
+        "texts_truncated": sum(of_text.dropped > 0 for of_text in windows),
+        "tokens_dropped": sum(of_text.dropped for of_text in windows),
     }
 
 
-def _windows(ids: list[int], length: int, pooling: Pooling) -> list[list[int]]:
-    """Consecutive windows that cover the tokens; one empty window for a text without tokens."""
-    cut = ids[:length] if pooling == "truncate" else ids
-    return [cut[start : start + length] for start in range(0, len(cut), length)] or [[]]
+def _cut(encoder: Encoder, text: str, prompt: str, pooling: LongText) -> _Windows:
+    """The windows of one text; one empty window for a text without tokens."""
+    ids, length = encoder.tokenize(text), encoder.content_length
+    if len(ids) <= length:
+        return _Windows([ids], [len(ids)], 0)
+    if pooling == "truncate":
+        return _Windows([ids[:length]], [length], len(ids) - length)
+    if pooling == "as-released":
+        return _cut_by_characters(encoder, text, prompt)
+    repeated = encoder.tokenize(prompt.strip()) if prompt else []
+    if ids[: len(repeated)] != repeated or len(repeated) > length // 2:
+        repeated = []  # its tokens are not the text's own, or would leave the text too little room
+    step = length - len(repeated)
+    content = ids[len(repeated) :]
+    parts = [content[start : start + step] for start in range(0, len(content), step)]
+    return _Windows([repeated + part for part in parts], [len(part) for part in parts], 0)
 
 
-def _encode_sorted(encoder: Encoder, windows: list[list[list[int]]], batch_size: int) -> np.ndarray:
+def _cut_by_characters(encoder: Encoder, text: str, prompt: str) -> _Windows:
+    """CLIPER's pieces: the last may be the bare prompt, and a piece past the context is cut."""
+    starts = range(RELEASED_CHARACTERS, len(text) + 1, RELEASED_CHARACTERS)
+    pieces = [text[:RELEASED_CHARACTERS]]
+    pieces += [prompt + text[start : start + RELEASED_CHARACTERS] for start in starts]
+    tokens = [encoder.tokenize(piece) for piece in pieces]
+    windows = [ids[: encoder.content_length] for ids in tokens]
+    dropped = sum(map(len, tokens)) - sum(map(len, windows))
+    return _Windows(windows, [len(ids) for ids in windows], dropped)
+
+
+def _encode_sorted(encoder: Encoder, windows: list[_Windows], batch_size: int) -> np.ndarray:
     """Vectors of all windows in their order, (windows, dim); batches are of like length, to pad least."""
-    flat = [window for of_text in windows for window in of_text]
+    flat = [window for of_text in windows for window in of_text.ids]
     order = sorted(range(len(flat)), key=lambda n: (len(flat[n]), flat[n]))
     vectors = np.empty((len(flat), encoder.dim), dtype=np.float32)
     for start in range(0, len(order), batch_size):
@@ -84,17 +124,22 @@ def _encode_sorted(encoder: Encoder, windows: list[list[list[int]]], batch_size:
     return vectors
 
 
-def _pool(vectors: np.ndarray, windows: list[list[list[int]]], pooling: Pooling) -> np.ndarray:
+def _pool(vectors: np.ndarray, windows: list[_Windows], pooling: LongText, normalise: bool) -> np.ndarray:
     """One row per text, (texts, dim), from the rows of its windows; a single window's row stays as it is."""
-    if all(len(of_text) == 1 for of_text in windows):
-        return vectors
     pooled = np.empty((len(windows), vectors.shape[1]), dtype=np.float32)
     first = 0
     for row, of_text in enumerate(windows):
-        rows = vectors[first : first + len(of_text)]  # (windows of this text, dim)
-        first += len(of_text)
-        weights = [len(window) for window in of_text] if pooling == "length-weighted" else None
-        pooled[row] = _unit(np.average(rows, axis=0, weights=weights)) if len(of_text) > 1 else rows[0]
+        rows = vectors[first : first + len(of_text.ids)]  # (windows of this text, dim)
+        first += len(rows)
+        if len(rows) == 1:
+            pooled[row] = rows[0]
+        elif pooling in ("sum", "as-released"):
+            pooled[row] = rows.sum(axis=0)
+        else:
+            average = np.average(
+                rows, axis=0, weights=of_text.sizes if pooling == "length-weighted" else None
+            )
+            pooled[row] = _unit(average) if normalise else average
     return pooled
 
 

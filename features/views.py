@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from PIL import Image
 
@@ -71,15 +71,53 @@ def _span(start: float, stop: float, length: int) -> tuple[int, int]:
     return first, min(max(math.floor(stop * length + 0.5), first + 1), length)
 
 
+class View(Protocol):
+    """A named sentence about an item."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def template(self) -> str:
+        """What the manifest records of the sentence."""
+        ...
+
+    @property
+    def prompt(self) -> str:
+        """How the sentence begins for every item; each window of a long text begins so."""
+        ...
+
+    def render(self, row: Mapping[str, Any]) -> str | None:
+        """The sentence for one item; None when there is nothing to say."""
+        ...
+
+
+def field_text(value: Any) -> str | None:
+    """A field's value as text: lists joined by ", ", whole floats as integers; None when it is blank."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return None
+    if isinstance(value, bytes):
+        raise InputError("a text view uses a column of bytes; expected text, numbers or lists of them")
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        value = ", ".join(text for text in map(field_text, value) if text is not None)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None
+
+
 @dataclass(frozen=True, slots=True)
 class TextView:
     """A named sentence with `{column}` in it; `{{` and `}}` stand for braces.
 
-    The text before a field belongs to the field and leaves with it when the item lacks the field.
+    The text before a field belongs to the field and leaves with it when the item lacks the field. `as_text`
+    writes a column's value.
     """
 
     name: str
     template: str
+    as_text: Callable[[Any], str | None] = field_text
     parts: tuple[tuple[str, str], ...] = field(init=False, repr=False)  # (text before, column)
     tail: str = field(init=False, repr=False)
 
@@ -93,18 +131,27 @@ class TextView:
         """The columns that the template names, in its order."""
         return tuple(column for _, column in self.parts)
 
+    @property
+    def prompt(self) -> str:
+        """The text before the only column; a view of several columns has no prompt that suits them all."""
+        before = [literal for literal, _ in self.parts]
+        if len(before) > 1:
+            return ""
+        words = " ".join(before[0].split())
+        return f"{words} " if words and before[0][-1].isspace() else words
+
     def render(self, row: Mapping[str, Any]) -> str | None:
         """The sentence for one item, white space collapsed, or None when the item has none of the fields."""
         written: list[str] = []
         for index, (literal, column) in enumerate(self.parts):
-            value = field_text(row[column])
+            value = self.as_text(row[column])
             if value is None:
                 continue
             first_is_missing = index > 0 and not written
             written += [literal.lstrip(_SEPARATORS) if first_is_missing else literal, value]
         if not written:
             return None
-        last_is_missing = field_text(row[self.parts[-1][1]]) is None
+        last_is_missing = self.as_text(row[self.parts[-1][1]]) is None
         written.append(_CLOSING.search(self.tail)[0] if last_is_missing else self.tail)  # pyright: ignore
         return " ".join("".join(written).split())
 
@@ -123,21 +170,6 @@ def text_views(templates: Mapping[str, str], columns: Sequence[str]) -> tuple[Te
         known = ", ".join(f"'{column}'" for column in columns)
         raise InputError(f"{found}, which the catalogue lacks; its columns are {known}")
     return views
-
-
-def field_text(value: Any) -> str | None:
-    """A field's value as text: lists joined by ", ", whole floats as integers; None when it is blank."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return None
-    if isinstance(value, bytes):
-        raise InputError("a text view uses a column of bytes; expected text, numbers or lists of them")
-    if isinstance(value, Mapping):
-        value = list(value.values())
-    if isinstance(value, Iterable) and not isinstance(value, str):
-        value = ", ".join(text for text in map(field_text, value) if text is not None)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip() or None
 
 
 def _parse(name: str, template: str) -> tuple[tuple[tuple[str, str], ...], str]:

@@ -8,7 +8,9 @@ from typing import Any
 
 from ..features.errors import InputError
 from ..features.store import FeatureStore
-from .outcome import Outcome, table
+from ..features.tables import write_parquet
+from ..stages.similarity import similarity_report
+from .outcome import Outcome, number, table
 from .summary import evaluation_tables
 
 _MANIFEST, _MODEL, _INDEX, _EVALUATION = "manifest.json", "config.json", "index.json", "evaluation.json"
@@ -21,11 +23,9 @@ def inspect(folder: Path, verify: bool = False) -> Outcome:
     """
     facts: dict[str, Any] = {}
     texts: list[str] = []
-    for store_folder in (folder, folder / "features"):
-        if (store_folder / _MANIFEST).is_file():
-            facts["features"], text = _store(store_folder, verify)
-            texts.append(text)
-            break
+    if store_folder := _store_folder(folder):
+        facts["features"], text = _store(store_folder, verify)
+        texts.append(text)
     for name, file, describe in (
         ("model", folder / "model" / _MODEL, _model),
         ("index", folder / "index" / _INDEX, _index),
@@ -39,6 +39,54 @@ def inspect(folder: Path, verify: bool = False) -> Outcome:
             f"{folder}: neither a run folder nor a feature store; expected {_MANIFEST} or model/"
         )
     return Outcome(facts, "\n\n".join(texts))
+
+
+def inspect_similarity(
+    folder: Path, worst: int = 20, temperature: float = 0.2, output: Path | None = None
+) -> Outcome:
+    """How well texts and images of the feature store in `folder` fit; `output` gets a row per item, Parquet.
+
+    Raises FileNotFoundError for a folder without a store, InputError where there is nothing to compare.
+    """
+    report = similarity_report(FeatureStore(_store_folder(folder) or folder), worst, temperature)
+    facts = report.facts
+    views = list(facts["views"])
+    quantiles = ["0.01", "0.05", "0.5", "0.95"]
+    header = ["view", "compared", "missing", "mean", "sd", "random", *(f"{float(q):.0%}" for q in quantiles)]
+    rows = [
+        [
+            f"text.{view}",
+            *(f"{of_view[key]:,}" for key in ("compared", "missing")),
+            *(number(of_view[key]) for key in ("mean", "std", "random_mean")),
+            *(number(of_view["quantiles"].get(q)) for q in quantiles),
+        ]
+        for view, of_view in facts["views"].items()
+    ]
+    title = f"cosine with {facts['image_view']} ({facts['items']:,} items); random: with other items' images"
+    texts = [table(title, header, rows)]
+    texts.append(
+        f"{facts['mismatched']:,} of {facts['compared']:,} items fit no better than a random pairing"
+    )
+    worst_rows = [
+        [
+            str(row["item_id"]),
+            f"{row['mismatch']:.2f}",
+            *(number(row[f"similarity.{view}"]) for view in views),
+        ]
+        for row in facts["worst"]
+    ]
+    texts.append(table("worst first: wrong photo, swapped text", ["item", "mismatch", *views], worst_rows))
+    if output is not None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_parquet(output, report.items)
+        texts.append(f"similarity, contrast and weight of every view of every item: {output}")
+    return Outcome({"similarity": facts}, "\n\n".join(texts))
+
+
+def _store_folder(folder: Path) -> Path | None:
+    """The feature store that `folder` is or holds; None where there is none."""
+    candidates = (folder, folder / "features")
+    return next((candidate for candidate in candidates if (candidate / _MANIFEST).is_file()), None)
 
 
 def _read(file: Path) -> dict[str, Any]:

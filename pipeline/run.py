@@ -13,6 +13,7 @@ from ..stages.evaluate import evaluate as evaluate_stage
 from ..stages.extract import ExtractReport, check_failures, check_made_for
 from ..stages.extract import extract as extract_stage
 from ..stages.index import IndexReport, build
+from ..stages.similarity import check_similarity
 from ..stages.train import TrainReport
 from ..stages.train import train as train_stage
 from .config import Config
@@ -72,6 +73,8 @@ def _extract(config: Config) -> ExtractReport:
     report = extract_stage(config.catalog, config.extract, config.features)
     write_config(config, config.features)
     check_failures(report, config.extract, config.features)
+    if config.extract.has_gate:
+        check_similarity(FeatureStore(config.features), config.extract)
     return report
 
 

@@ -19,7 +19,7 @@ from ..features.files import digest_bytes, digest_json
 from ..features.images import ImageFailure, decode_image, load_image_bytes
 from ..features.shards import Failure
 from ..features.text import count_texts, encode_texts
-from ..features.views import TextView, crop, image_view_boxes
+from ..features.views import View, crop, image_view_boxes
 
 KEPT_BYTES = 256 * 2**20  # image bytes of one shard kept between hashing and decoding; the rest is read again
 
@@ -35,13 +35,14 @@ class Hashed:
 
     items: Catalog
     texts: dict[str, list[str | None]]  # text view -> one rendered text per item
+    prompts: dict[str, str]  # text view -> how each window of a long text begins
     content_hashes: list[str]  # equal hashes mean equal vectors
     kept: dict[int, Images]  # row -> its images, where they fitted into memory
 
 
 def hash_items(
     items: Catalog,
-    views: Sequence[TextView],
+    views: Sequence[View],
     foreign: Sequence[np.ndarray],
     config: ExtractConfig,
     pool: ThreadPoolExecutor,
@@ -62,7 +63,7 @@ def hash_items(
         if size <= room:
             kept[row] = images
             room -= size
-    return Hashed(items, texts, hashes, kept)
+    return Hashed(items, texts, {view.name: view.prompt for view in views}, hashes, kept)
 
 
 def encode_text_views(
@@ -72,18 +73,23 @@ def encode_text_views(
 
     Texts that repeat, within a view or across views, are encoded once.
     """
-    names = list(hashed.texts)
-    texts = [hashed.texts[name][row] for name in names for row in rows]
-    encoded = encode_texts(encoder, texts, config.long_text, config.batch_size)
-    for position, name in enumerate(names):
+    texts, prompts = _texts_of(hashed, rows)
+    encoded = encode_texts(encoder, texts, config.long_text, config.batch_size, prompts, config.normalise)
+    for position, name in enumerate(hashed.texts):
         part = slice(position * len(rows), (position + 1) * len(rows))
         values, present = columns[f"text.{name}"]
         values[rows], present[rows] = encoded.vectors[part], encoded.present[part]
-    reused = set(range(len(hashed.items))).difference(rows)
-    others = [hashed.texts[name][row] for name in names for row in sorted(reused)]
+    reused = sorted(set(range(len(hashed.items))).difference(rows))
+    others, their_prompts = _texts_of(hashed, reused)
     counts = Counter(encoded.counts)
-    counts.update(count_texts(encoder, others, config.long_text))
+    counts.update(count_texts(encoder, others, config.long_text, their_prompts))
     return dict(counts)
+
+
+def _texts_of(hashed: Hashed, rows: Sequence[int]) -> tuple[list[str | None], list[str]]:
+    """The texts of `rows`, view after view, and the prompt of each."""
+    texts = [of_view[row] for of_view in hashed.texts.values() for row in rows]
+    return texts, [hashed.prompts[name] for name in hashed.texts for _ in rows]
 
 
 def encode_image_views(
@@ -95,9 +101,9 @@ def encode_image_views(
     pool: ThreadPoolExecutor,
     advance: Callable[[], None],
 ) -> list[Failure]:
-    """Fill the `image.*` columns of `rows` with unit means over images and boxes; returns the failures.
+    """Fill the `image.*` columns of `rows` with means over images and boxes; returns the failures.
 
-    Calls `advance` after each row.
+    The means have unit length, unless `config.normalise` is off. Calls `advance` after each row.
     """
     read = _reader(hashed.items, config)
 
@@ -107,21 +113,25 @@ def encode_image_views(
 
     failures: list[Failure] = []
     batch: list[tuple[str, int, np.ndarray]] = []
+    n_crops: Counter[tuple[str, int]] = Counter()
     for row, (pixels, failed) in zip(rows, prefetched(pool, decode, rows), strict=True):
         item_id = hashed.items.item_ids[row]
         failures += [Failure(item_id, "image", failure.reason, failure.message) for failure in failed]
         advance()
         batch += [(view, row, crop_pixels) for view, crops in pixels.items() for crop_pixels in crops]
+        n_crops.update({(view, row): len(crops) for view, crops in pixels.items()})
         while len(batch) >= config.batch_size:
             _accumulate(encoder, batch[: config.batch_size], columns)
             del batch[: config.batch_size]
     _accumulate(encoder, batch, columns)
-    for view in config.image_views:
-        values, present = columns[f"image.{view}"]
+    for view in (f"image.{name}" for name in config.image_views):
+        values, present = columns[view]
         filled = [row for row in rows if present[row]]
-        values[filled] /= np.linalg.norm(values[filled], axis=1, keepdims=True).clip(
-            min=np.finfo(np.float32).tiny
-        )
+        if config.normalise:
+            norms = np.linalg.norm(values[filled], axis=1, keepdims=True)
+            values[filled] /= norms.clip(min=np.finfo(np.float32).tiny)
+        else:
+            values[filled] /= np.array([n_crops[view, row] for row in filled], np.float32)[:, None]
     return failures
 
 

@@ -17,8 +17,10 @@ from ..features.catalog import Catalog, read_catalog
 from ..features.config import CatalogConfig, ExtractConfig
 from ..features.encoders.fingerprint import encoder_fingerprint
 from ..features.errors import InputError, TooManyFailuresError
+from ..features.presets import chosen_views
+from ..features.similarity import cosines
 from ..features.store import MANIFEST, FeatureStore, FeatureStoreWriter, ShardRows, read_manifest
-from ..features.views import TextView, image_view_definition, text_views
+from ..features.views import View, image_view_definition
 from .encoding import Columns, Hashed, drop_not_finite, encode_image_views, encode_text_views, hash_items
 from .progress import progress_bar
 
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
     from ..features.encoders.base import Encoder
 
 CODE_VERSION = 1  # raise it when the same input and settings would give other vectors
-_EFFORT = ("device", "batch_size", "shard_rows", "workers", "max_failures")  # how, not what
+_EFFORT = (  # how, not what
+    *("device", "batch_size", "shard_rows", "workers", "max_failures"),
+    *("min_similarity", "similarity_floor", "max_below_floor", "max_mismatched"),
+)
 
 
 @dataclass(slots=True)
@@ -71,7 +76,9 @@ def check_failures(report: ExtractReport, config: ExtractConfig, folder: Path) -
 
 def check_made_for(store: FeatureStore, config: ExtractConfig) -> None:
     """InputError when the store was extracted with other settings than `config` asks for."""
-    made, asked = store.manifest["stats"]["request"], _request(config)
+    # A key that the store does not know came after it; its default is what the store was made with.
+    made = {**_request(ExtractConfig()), **store.manifest["stats"]["request"]}
+    asked = _request(config)
     differing = [key for key in asked if made.get(key) != asked[key]]
     if differing:
         what = ", ".join(f"{key} = {made.get(key)!r} (config: {asked[key]!r})" for key in differing)
@@ -82,7 +89,8 @@ def _request(config: ExtractConfig) -> dict[str, Any]:
     """What a config asks of the vectors, JSON-able; known without loading the encoder."""
     asked = config.model_dump(mode="json", exclude=set(_EFFORT))
     asked["foreign"] = sorted(asked["foreign"])
-    return {**asked, "weights": encoder_fingerprint(config.encoder, config.precision)}
+    weights = encoder_fingerprint(config.encoder, config.precision, config.context_length, config.normalise)
+    return {**asked, "weights": weights}
 
 
 @dataclass(slots=True)
@@ -90,7 +98,7 @@ class _Extraction:
     """One extraction, planned: every input read and checked, nothing written yet."""
 
     catalog: Catalog
-    views: Sequence[TextView]
+    views: Sequence[View]
     foreign: Mapping[str, np.ndarray]  # view -> (n_items, d), memory-mapped
     config: ExtractConfig
     folder: Path
@@ -112,7 +120,7 @@ class _Extraction:
                     f"{config.foreign[view]}: {len(matrix)} rows for {len(catalog)} items; "
                     "row i must hold the features of the i-th item"
                 )
-        views = text_views(config.text_views, catalog.fields.columns)
+        views = chosen_views(config, catalog.fields.columns)
         has_images = any(catalog.images)
         encodes = bool(views) or has_images
         if not encodes and not foreign:
@@ -129,7 +137,9 @@ class _Extraction:
             from ..features.encoders.registry import load_encoder
 
             config = self.config
-            self._encoder = load_encoder(config.encoder, config.precision, config.device)
+            self._encoder = load_encoder(
+                config.encoder, config.precision, config.device, config.context_length, config.normalise
+            )
         return self._encoder
 
     def run(self) -> ExtractReport:
@@ -166,7 +176,7 @@ class _Extraction:
         if self.encodes:
             space |= {
                 "encoder": self.identity,
-                "normalisation": "l2",
+                "normalisation": "l2" if config.normalise else "none",
                 "image_views": {
                     view: image_view_definition(view, config.crops) for view in self._image_views()
                 },
@@ -177,6 +187,11 @@ class _Extraction:
                 "text_views": {view.name: view.template for view in self.views},
                 "long_text": config.long_text,
             }
+            if config.views:
+                space["preset"] = config.views
+            prompts = {view.name: view.prompt for view in self.views if view.prompt}
+            if prompts and config.long_text != "truncate":
+                space["prompts"] = prompts  # they begin every window of a long text
         if self.foreign:
             space["foreign"] = {
                 view: {"origin": "unknown", "dim": matrix.shape[1]} for view, matrix in self.foreign.items()
@@ -260,12 +275,11 @@ class _Extraction:
             return {}
         image, has_image = columns[f"image.{main}"]
         image = _as_stored(image)
-        cosines = {}
+        similarity = {}
         for view in self.views:
             text, has_text = columns[f"text.{view.name}"]
-            cosine = np.einsum("nd,nd->n", image, _as_stored(text))
-            cosines[view.name] = np.where(has_image & has_text, cosine, np.float32(np.nan))
-        return cosines
+            similarity[view.name] = cosines(image, _as_stored(text), has_image & has_text)
+        return similarity
 
 
 def _as_stored(vectors: np.ndarray) -> np.ndarray:

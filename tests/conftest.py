@@ -62,7 +62,7 @@ class CountingEncoder:
 def encoder(monkeypatch) -> CountingEncoder:
     """Takes the place of every encoder that a config names."""
     counting = CountingEncoder()
-    monkeypatch.setattr(registry, "load_encoder", lambda name, precision, device: counting)
+    monkeypatch.setattr(registry, "load_encoder", lambda *_: counting)
     return counting
 
 

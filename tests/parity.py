@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from parity_encoders import compare_long_clip, compare_view_weights
 from parity_ports import FEATURES, PORTS, Names, Part, Port, Tensors
 from safetensors.torch import load_file
 from scipy.sparse import csr_matrix
@@ -181,9 +182,26 @@ def check_metrics(fixture: Path, config: dict[str, Any], official: Tensors) -> D
     return deviations
 
 
+def check_long_clip(fixture: Path, config: dict[str, Any], official: Tensors) -> Deviations:
+    deviations = Deviations()
+    compare_long_clip(deviations.compare, config["config"], official)
+    return deviations
+
+
+def check_cliper(fixture: Path, config: dict[str, Any], official: Tensors) -> Deviations:
+    """CLIPER's similarity attention from stored cosines."""
+    deviations = Deviations()
+    compare_view_weights(deviations.compare, config, official)
+    return deviations
+
+
 Check = Callable[[Path, dict[str, Any], Tensors], Deviations]
 CLASSES: dict[str, Check] = dict.fromkeys(PORTS, check_recommender)  # by the json's official_class
-FOLDERS: dict[str, Check] = {"metrics": check_metrics}  # fixtures without a class, by their folder
+FOLDERS: dict[str, Check] = {  # fixtures without a class, by their folder
+    "cliper": check_cliper,
+    "longclip": check_long_clip,
+    "metrics": check_metrics,
+}
 
 
 def fixtures(root: Path, pattern: str) -> Iterator[tuple[str, Path]]:

@@ -1,4 +1,4 @@
-"""What extraction asks of an encoder: images and windows of tokens in, unit vectors of one space out."""
+"""What extraction asks of an encoder: images and windows of tokens in, vectors of one space out."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from PIL import Image
 
 
 class Encoder(Protocol):
-    """Images and texts to unit-length float32 rows whose inner product is their similarity."""
+    """Images and texts to float32 rows whose cosine is their similarity.
+
+    The rows have unit length unless the encoder was loaded with `normalise=False`.
+    """
 
     dim: int
     context_length: int  # tokens of one text window with the special ones
@@ -26,7 +29,7 @@ class Encoder(Protocol):
         ...
 
     def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """Unit rows, (n, dim) float32, of preprocessed images."""
+        """Rows, (n, dim) float32, of preprocessed images."""
         ...
 
     def tokenize(self, text: str) -> list[int]:
@@ -34,5 +37,5 @@ class Encoder(Protocol):
         ...
 
     def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
-        """Unit rows, (n, dim) float32, of token windows, none longer than `content_length`."""
+        """Rows, (n, dim) float32, of token windows, none longer than `content_length`."""
         ...

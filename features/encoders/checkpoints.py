@@ -9,7 +9,7 @@ import json
 import logging
 import pickle
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from safetensors import SafetensorError
 
 from ..errors import InputError
+from .long_clip import CONTEXT_LENGTH, SECOND_TABLE, load_long_clip
 from .registry import SIDECAR
 
 log = logging.getLogger(__name__)
@@ -53,6 +54,7 @@ class Checkpoint:
     model_cfg: dict[str, Any]  # open_clip's: embed_dim, vision_cfg, text_cfg, quick_gelu ...
     preprocess: dict[str, Any]  # mean, std, interpolation, resize_mode; the image size is the model's
     weights: Path
+    long_clip: bool = False  # in Long-CLIP's layout
 
 
 def find_checkpoint(name: str) -> Checkpoint:
@@ -76,6 +78,29 @@ def find_checkpoint(name: str) -> Checkpoint:
     if len(path.parts) > 1 or path.suffix:
         raise FileNotFoundError(f"checkpoint {path} of {architecture}: no such file")
     raise InputError(f"{architecture} has no pretrained tag '{rest}'. {_tags_of(architecture, rest)}")
+
+
+def find_long_clip(name: str) -> Checkpoint:
+    """The checkpoint "ARCH/path" in the layout of Long-CLIP; ARCH is the CLIP that it was made from.
+
+    Raises `InputError` for an unknown architecture, `FileNotFoundError` for a path that is not there.
+    """
+    architecture, _, rest = name.partition("/")
+    if not rest:
+        raise InputError(
+            f"encoder 'longclip:{name}' names no file; expected longclip:ViT-L-14/path/to/longclip-L.pt, "
+            "or ViT-B-16 and longclip-B.pt"
+        )
+    weights = Path(rest)
+    if not weights.is_file():
+        raise FileNotFoundError(f"checkpoint {weights} of Long-CLIP {architecture}: no such file")
+    if weights.with_name(SIDECAR).is_file():
+        found = local_checkpoint(architecture, weights)
+    else:
+        found = Checkpoint(architecture, copy.deepcopy(_model_cfg(architecture)), _preprocess({}), weights)
+        found.model_cfg["text_cfg"]["context_length"] = CONTEXT_LENGTH
+    # Long-CLIP starts from OpenAI's weights: their activation and their preprocessing are its own.
+    return replace(found, model_cfg={**found.model_cfg, "quick_gelu": True}, long_clip=True)
 
 
 def local_checkpoint(architecture: str, path: Path) -> Checkpoint:
@@ -114,8 +139,16 @@ def build_model(checkpoint: Checkpoint) -> open_clip.CLIP | open_clip.CustomText
     except (TypeError, ValueError, RuntimeError, OSError) as error:
         raise InputError(f"architecture {checkpoint.architecture} cannot be built: {error}") from error
     try:
-        load_checkpoint(model, str(checkpoint.weights), strict=True, weights_only=True)
+        if checkpoint.long_clip:
+            load_long_clip(model, checkpoint.weights)
+        else:
+            load_checkpoint(model, str(checkpoint.weights), strict=True, weights_only=True)
     except UNREADABLE as error:
+        if SECOND_TABLE in str(error) and not checkpoint.long_clip:
+            raise InputError(
+                f"{checkpoint.weights} is a Long-CLIP; name it "
+                f"'longclip:{checkpoint.architecture}/{checkpoint.weights}'"
+            ) from error
         raise InputError(
             f"{checkpoint.weights} holds no weights of {checkpoint.architecture}: {_first_lines(error)}. "
             "Expected safetensors or a state dict saved by torch, of exactly this architecture."

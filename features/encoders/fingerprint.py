@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..files import digest_json, file_sha256
 from .registry import SIDECAR, TINY
 
 
-def encoder_fingerprint(name: str, precision: str) -> dict[str, str]:
-    """The encoder's name and precision, with the content of its files where it is on this disk.
+def encoder_fingerprint(
+    name: str, precision: str, context_length: int | None = None, normalise: bool = True
+) -> dict[str, Any]:
+    """What `load_encoder` is told of the encoder, with the content of its files where it is on this disk.
 
     A published tag stands for itself: open_clip pins what it downloads.
     """
-    fingerprint = {"name": name, "precision": precision}
+    fingerprint: dict[str, Any] = {"name": name, "precision": precision}
+    if context_length is not None:
+        fingerprint["context_length"] = context_length
+    if not normalise:
+        fingerprint["normalise"] = False
     path = TINY if name == "tiny" else Path(name.partition(":")[2].partition("/")[2])
     if path.name and path.exists():
         beside = path.with_name(SIDECAR)

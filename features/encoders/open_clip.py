@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from .checkpoints import Checkpoint, build_model, weights_digest
+from .positions import stretch_context
 from .text_tower import is_causal, pooled_text
 from .tokens import load_tokens
 
@@ -25,21 +26,34 @@ class OpenClipEncoder:
     """A model of open_clip with the exact preprocessing of its checkpoint.
 
     bf16 casts the weights once (autocast would cast them on every call); vectors come back as float32.
+    `context_length` past the checkpoint's stretches its text positions; without `normalise` vectors keep the
+    norms that the model gives them.
     """
 
-    def __init__(self, checkpoint: Checkpoint, precision: str = "fp32", device: str = "auto") -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        precision: str = "fp32",
+        device: str = "auto",
+        context_length: int | None = None,
+        normalise: bool = True,
+    ) -> None:
         self.device = pick_device(device)
         if precision not in PRECISIONS:
             raise InputError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
         self._precision, self._dtype = precision, PRECISIONS[precision]
-        self._checkpoint = checkpoint
-        self._tokens = load_tokens(checkpoint.architecture, checkpoint.model_cfg, checkpoint.weights.parent)
+        self._checkpoint, self._normalise = checkpoint, normalise
+        self._tokens = load_tokens(
+            checkpoint.architecture, checkpoint.model_cfg, checkpoint.weights.parent, context_length
+        )
         self.context_length = self._tokens.context_length
         self.content_length = self._tokens.content_length
 
         model: Any = build_model(checkpoint)
         self.dim: int = checkpoint.model_cfg["embed_dim"]
         self._weights = weights_digest(model)
+        if context_length is not None:
+            stretch_context(model, context_length)
         self._preprocessing = PreprocessCfg(size=model.visual.image_size, **checkpoint.preprocess)
         self._to_size = _resize_and_crop(self._preprocessing)
         self._causal = is_causal(model)
@@ -53,7 +67,7 @@ class OpenClipEncoder:
         """Architecture, weights, preprocessing, tokenizer and precision; not the place of the file, nor the
         device: moving either must not make stored vectors look foreign."""
         preprocessing = self._preprocessing
-        return {
+        identity = {
             "name": f"open_clip:{self._checkpoint.architecture}",
             "architecture": self._checkpoint.model_cfg,
             "weights": f"sha256:{self._weights}",
@@ -70,6 +84,7 @@ class OpenClipEncoder:
             "dim": self.dim,
             "precision": self._precision,
         }
+        return identity if self._normalise else {**identity, "normalised": False}
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """The image after open_clip's own resize and crop, (3, h, w) uint8; normalisation comes later."""
@@ -85,7 +100,7 @@ class OpenClipEncoder:
         else:
             images = ((batch.float() - self._mean) / self._std).to(self._dtype)
         with torch.backends.cudnn.flags(allow_tf32=False):  # fp32 means fp32 in the patch convolution too
-            return _unit_rows(self._model.encode_image(images))
+            return self._rows(self._model.encode_image(images))
 
     def tokenize(self, text: str) -> list[int]:
         return self._tokens.content(text)
@@ -107,8 +122,12 @@ class OpenClipEncoder:
             row[: len(ids)] = torch.tensor(ids)
         padded = padded.to(self.device)  # (n, width)
         if self._causal:
-            return _unit_rows(pooled_text(self._model, padded))
-        return _unit_rows(self._model.encode_text(padded))
+            return self._rows(pooled_text(self._model, padded))
+        return self._rows(self._model.encode_text(padded))
+
+    def _rows(self, vectors: Tensor) -> np.ndarray:
+        rows = vectors.float()  # (n, dim)
+        return (F.normalize(rows, dim=-1) if self._normalise else rows).cpu().numpy()
 
 
 def pick_device(name: str) -> torch.device:
@@ -153,10 +172,6 @@ def _fold_normalisation(visual: nn.Module, preprocessing: PreprocessCfg) -> bool
     folded.bias = nn.Parameter(-(weight * mean).sum(dim=(1, 2, 3)).float(), requires_grad=False)
     visual.conv1 = folded
     return True
-
-
-def _unit_rows(vectors: Tensor) -> np.ndarray:
-    return F.normalize(vectors.float(), dim=-1).cpu().numpy()
 
 
 def _pair(size: int | Sequence[int]) -> list[int]:

@@ -11,20 +11,32 @@ SIDECAR = "open_clip_config.json"  # beside a checkpoint: its architecture and p
 TINY = Path(__file__).with_name("tiny")  # written by tools/train_tiny_clip.py
 
 
-def load_encoder(name: str, precision: str = "fp32", device: str = "auto") -> Encoder:
-    """The encoder "tiny", "open_clip:ARCH/TAG" or "open_clip:ARCH/path/to/checkpoint", ready to encode.
+def load_encoder(
+    name: str,
+    precision: str = "fp32",
+    device: str = "auto",
+    context_length: int | None = None,
+    normalise: bool = True,
+) -> Encoder:
+    """The encoder of that name, ready to encode: "tiny", "open_clip:ARCH/TAG", "open_clip:ARCH/path" or
+    "longclip:ARCH/path".
 
+    `context_length` stretches the text positions of a CLIP; without `normalise` vectors keep their norms.
     Raises `InputError` for an unknown name, weights that cannot be had, or a device that is not there, and
     `FileNotFoundError` for a missing checkpoint.
     """
     family, _, rest = name.partition(":")
-    if name != "tiny" and (family != "open_clip" or not rest):
+    if name != "tiny" and (family not in ("open_clip", "longclip") or not rest):
         raise InputError(
             f"unknown encoder '{name}'; expected 'tiny', 'open_clip:ARCH/TAG' such as "
-            "'open_clip:ViT-B-32/laion2b_s34b_b79k', or 'open_clip:ARCH/path/to/checkpoint'."
+            "'open_clip:ViT-B-32/laion2b_s34b_b79k', 'open_clip:ARCH/path/to/checkpoint', or "
+            "'longclip:ARCH/path/to/checkpoint'."
         )
-    from .checkpoints import find_checkpoint, local_checkpoint
+    from .checkpoints import find_checkpoint, find_long_clip, local_checkpoint
     from .open_clip import OpenClipEncoder
 
-    checkpoint = local_checkpoint("tiny", TINY) if name == "tiny" else find_checkpoint(rest)
-    return OpenClipEncoder(checkpoint, precision, device)
+    if name == "tiny":
+        checkpoint = local_checkpoint("tiny", TINY)
+    else:
+        checkpoint = find_long_clip(rest) if family == "longclip" else find_checkpoint(rest)
+    return OpenClipEncoder(checkpoint, precision, device, context_length, normalise)

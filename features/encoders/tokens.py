@@ -38,18 +38,23 @@ class Tokens(Protocol):
         ...
 
 
-def load_tokens(architecture: str, model_cfg: dict[str, Any], folder: Path | None) -> Tokens:
+def load_tokens(
+    architecture: str, model_cfg: dict[str, Any], folder: Path | None, context_length: int | None = None
+) -> Tokens:
     """The tokenizer that `model_cfg` names; `folder` is where a checkpoint's own tokenizer files lie.
+
+    `context_length` takes the place of the model's own.
 
     Raises `InputError` where the tokenizer is a Hugging Face one that is neither at hand nor within reach.
     """
     text_cfg = model_cfg["text_cfg"]
-    context_length = text_cfg.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
+    own_length = text_cfg.get("context_length", open_clip.tokenizer.DEFAULT_CONTEXT_LENGTH)
+    length: int = own_length if context_length is None else context_length
     kwargs = text_cfg.get("tokenizer_kwargs") or {}
     name = text_cfg.get("hf_tokenizer_name")
     if not name:
         vocabulary = text_cfg.get("vocab_size", CLIP_VOCABULARY)
-        return BytePairTokens(vocabulary, context_length, **kwargs)
+        return BytePairTokens(vocabulary, length, **kwargs)
     if text_cfg.get("tokenizer_mode"):
         raise InputError(
             f"{architecture} uses tokenizer mode '{text_cfg['tokenizer_mode']}', which is not supported; "
@@ -57,14 +62,14 @@ def load_tokens(architecture: str, model_cfg: dict[str, Any], folder: Path | Non
         )
     has_files = folder is not None and any(folder.glob("tokenizer*"))
     try:
-        tokenizer = HFTokenizer(str(folder) if has_files else name, context_length, **kwargs)
+        tokenizer = HFTokenizer(str(folder) if has_files else name, length, **kwargs)
     except (ImportError, OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(
             f"{architecture} needs the Hugging Face tokenizer '{name}', which cannot be loaded ({reason}). "
             "Install transformers; without a network, put the tokenizer's files beside the checkpoint."
         ) from error
-    return HuggingFaceTokens(name, tokenizer, context_length)
+    return HuggingFaceTokens(name, tokenizer, length)
 
 
 class BytePairTokens:

@@ -1,0 +1,96 @@
+"""Golden numbers of encoders and of CLIPER's view weights, held against mmrec's own."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from mmrec.features.encoders.checkpoints import build_model, find_long_clip
+from mmrec.features.encoders.positions import stretch_positions
+from mmrec.features.encoders.registry import SIDECAR
+from mmrec.features.encoders.text_tower import pooled_text
+from mmrec.features.encoders.tokens import CLIP_VOCABULARY, load_tokens
+from mmrec.features.similarity import cosines, view_weights
+
+ENCODER_ATOL = 2e-5
+HALF_ATOL = 2e-3  # the official stretch runs in float16
+Tensors = dict[str, Tensor]
+Compare = Callable[..., None]
+
+
+def compare_long_clip(compare: Compare, config: dict[str, Any], official: Tensors) -> None:
+    """The official state dict through our loader: text, every hidden position, images; stretch; tokens."""
+    model = load_long_clip(config, official)
+    hidden: list[Tensor] = []
+    model.ln_final.register_forward_hook(lambda module, inputs, output: hidden.append(output))
+    with torch.no_grad():
+        text = pooled_text(model, official["in/text_ids"].long())
+        image = model.encode_image(official["in/image"])
+    compare("text", "out/encode_text", text, official["out/encode_text"], ENCODER_ATOL)
+    compare("text", "out/encode_text_full", hidden[0], official["out/encode_text_full"], ENCODER_ATOL)
+    compare("image", "out/encode_image", image, official["out/encode_image"], ENCODER_ATOL)
+
+    stretched = stretch_positions(official["in/clip_positional_embedding_77"], config["context_length"])
+    for name in ("out/stretched_positional_embedding", "out/stretched_positional_embedding_res"):
+        compare("stretch", name, stretched, official[name], HALF_ATOL)
+
+    tokens = load_tokens(
+        "ViT-L-14", {"text_cfg": {"vocab_size": CLIP_VOCABULARY}}, None, config["context_length"]
+    )
+    long = " ".join(["long"] * 400)
+    for name, texts in (("out/tokenize", config["texts"]), ("out/tokenize_truncated", [long])):
+        rows = torch.zeros(len(texts), tokens.context_length, dtype=torch.long)
+        for row, text in zip(rows, texts, strict=True):
+            ids = tokens.row(tokens.content(text)[: tokens.content_length])
+            row[: len(ids)] = torch.tensor(ids)
+        compare("tokens", name, rows, official[name], 0.0)
+
+
+def load_long_clip(config: dict[str, Any], official: Tensors) -> Any:
+    """The fixture's parameters as a checkpoint file with its config beside it, loaded as a user would."""
+    sidecar = {
+        "model_cfg": {
+            "embed_dim": config["embed_dim"],
+            "vision_cfg": {
+                "image_size": config["image_resolution"],
+                "patch_size": config["vision_patch_size"],
+                "width": config["vision_width"],
+                "layers": config["vision_layers"],
+            },
+            "text_cfg": {
+                "context_length": config["context_length"],
+                "vocab_size": config["vocab_size"],
+                "width": config["transformer_width"],
+                "heads": config["transformer_heads"],
+                "layers": config["transformer_layers"],
+            },
+        }
+    }
+    with TemporaryDirectory() as folder:
+        weights = Path(folder) / "longclip.safetensors"
+        state = {
+            key.removeprefix("param/"): t.contiguous() for key, t in official.items() if key[:6] == "param/"
+        }
+        save_file(state, weights)
+        weights.with_name(SIDECAR).write_text(json.dumps(sidecar), encoding="utf-8")
+        return build_model(find_long_clip(f"small/{weights}"))
+
+
+def compare_view_weights(compare: Compare, config: dict[str, Any], official: Tensors) -> None:
+    """Attention over views from the cosines and weights that `mmrec inspect --similarity` exports."""
+    views, image = official["in/text_views"].numpy(), official["in/image"].numpy()
+    both = np.ones(len(image), dtype=bool)
+    similarity = np.stack([cosines(image, view, both) for view in views], axis=1)  # (n, views)
+    for temperature in config["temperatures"]:
+        weights = view_weights(similarity, temperature)
+        fused = np.einsum("nv,vnd->nd", weights, views.astype(np.float64))
+        name = f"out/Attention_temperature_{temperature}"
+        compare("view weights", name, fused, official[name])
