@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,6 +45,8 @@ DropUnknown = Annotated[
 ]
 
 EXIT_BAD_INPUT, EXIT_FAILURES, EXIT_LOCKED, EXIT_REFUSED, EXIT_INTERRUPTED = 3, 4, 5, 6, 130
+EXIT_PEER_FAILED = EXIT_INTERRUPTED  # torchrun reports the code of the process that failed first
+ALONE = ("extract", "evaluate", "run", "tune", "demo")  # commands that write, in one process
 
 
 @app.callback(invoke_without_command=True)
@@ -62,7 +65,8 @@ def main(
         typer.echo(context.get_help())
         raise typer.Exit
     settle_process()
-    _start_logging(logging.DEBUG if verbose else logging.WARNING if quiet else logging.INFO)
+    rank = _rank(context.invoked_subcommand)
+    _start_logging(logging.DEBUG if verbose else logging.WARNING if quiet or rank else logging.INFO)
 
 
 @app.command(epilog="Example: mmrec extract -c examples/movielens-posters.toml")
@@ -86,7 +90,9 @@ def train(
     with _user_errors():
         from .pipeline import run as pipeline
 
-        _print(pipeline.train(_load(config, set_, output, drop_unknown)), json)
+        outcome = pipeline.train(_load(config, set_, output, drop_unknown))
+        if outcome is not None:
+            _print(outcome, json)
 
 
 @app.command(epilog="Example: mmrec evaluate -c examples/amazon-baby.toml --json")
@@ -207,6 +213,18 @@ def demo(
         _print(shop_demo.demo(output), json)
 
 
+def _rank(command: str) -> int:
+    """This process's number among those that torchrun started, 0 where it is alone."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return 0
+    if command in ALONE:
+        raise typer.BadParameter(
+            f"torchrun started several processes (WORLD_SIZE), but `mmrec {command}` works in one; "
+            "run `mmrec train` with torchrun, and then this without"
+        )
+    return int(os.environ.get("RANK", "0"))
+
+
 def _load(
     config: Path, overrides: list[str] | None, output: Path | None, drop_unknown: bool = False
 ) -> Config:
@@ -239,6 +257,7 @@ def _user_errors() -> Iterator[None]:
     from .features.errors import QualityGateError, TooManyFailuresError
     from .pipeline.lock import LockedError
     from .recsys.errors import InputError as RecsysInputError
+    from .recsys.errors import PeerFailed
 
     # A scheduler stops a job with SIGTERM: leave the same way as with Ctrl-C, state kept.
     previous = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -254,6 +273,8 @@ def _user_errors() -> Iterator[None]:
         _fail(str(error), EXIT_LOCKED)
     except KeyboardInterrupt:
         _fail("interrupted; finished work is kept, run the same command to go on", EXIT_INTERRUPTED)
+    except PeerFailed:  # it has said why
+        raise typer.Exit(EXIT_PEER_FAILED) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -269,3 +290,7 @@ def _fail(message: str, code: int) -> NoReturn:
     for line in message.splitlines():
         typer.echo(f"error: {line}", err=True)
     raise typer.Exit(code)
+
+
+if __name__ == "__main__":  # torchrun -m mmrec.cli
+    app()

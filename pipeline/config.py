@@ -60,7 +60,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 # Keys that hold paths: relative to the file they stand in, or to the current folder on the command line.
 _PATHS = ("catalog.items", "catalog.image_root", "interactions.path", "run.output", "run.features")
 # Settings of [train] that are no part of a search: what is searched for, and how, not what.
-_NOT_TUNED = ("model", "metric", "seed", "device", "checkpoint_every")
+_NOT_TUNED = ("model", "metric", "seed", "device", "capture", "checkpoint_every")
 SECTIONS: dict[str, type[BaseModel]] = {
     "catalog": CatalogConfig,
     "interactions": InteractionsConfig,

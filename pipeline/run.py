@@ -7,6 +7,8 @@ from pathlib import Path
 from ..features.files import atomic_path, remove_stale_temporaries
 from ..features.store import FeatureStore
 from ..recsys.interactions import Dataset
+from ..recsys.parallel import team
+from ..recsys.team import Team
 from ..stages.dataset import load_dataset, read_log
 from ..stages.evaluate import EvaluateReport
 from ..stages.evaluate import evaluate as evaluate_stage
@@ -29,13 +31,23 @@ def extract(config: Config) -> Outcome:
     return Outcome({"features": report.facts()}, extract_text(report, config.features))
 
 
-def train(config: Config) -> Outcome:
-    """Stage 2: the model bundle and its index, from the feature store as it is."""
-    with locked(config.output):
-        store = open_store(config)
-        dataset = load_dataset(config.interactions, store)
-        report, index = train_and_index(config, store, dataset)
-        write_config(config, config.output)
+def train(config: Config) -> Outcome | None:
+    """Stage 2: the model bundle and its index, from the feature store as it is.
+
+    Under torchrun, its processes train together; only the first of them holds the lock, writes and has an
+    outcome.
+    """
+    with team(config.train.device) as processes:
+        if not processes.leads:
+            store = open_store(config)
+            dataset = load_dataset(config.interactions, store)
+            train_stage(dataset, store, config.train, config.output / "model", processes)
+            return None
+        with locked(config.output):
+            store = open_store(config)
+            dataset = load_dataset(config.interactions, store)
+            report, index = train_and_index(config, store, dataset, processes)
+            write_config(config, config.output)
     facts = {"model": report.facts(), "index": index.facts()}
     return Outcome(facts, f"{train_text(report, config.output)}\n{index_text(index, config.output)}")
 
@@ -88,10 +100,10 @@ def open_store(config: Config) -> FeatureStore | None:
 
 
 def train_and_index(
-    config: Config, store: FeatureStore | None, dataset: Dataset
+    config: Config, store: FeatureStore | None, dataset: Dataset, processes: Team | None = None
 ) -> tuple[TrainReport, IndexReport]:
     remove_stale_temporaries(config.output)
-    report = train_stage(dataset, store, config.train, config.output / "model")
+    report = train_stage(dataset, store, config.train, config.output / "model", processes)
     index = build(config.output / "model", config.output / "index", config.index)
     return report, index
 

@@ -54,6 +54,7 @@ class TrainConfig(BaseModel, frozen=True, extra="allow"):
     seed: int = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"  # of frozen features; all else is float32
+    capture: bool = False  # record the step on a CUDA device as a CUDA graph
     checkpoint_every: Annotated[float, Field(ge=0)] = 30.0  # seconds between checkpoints, at epoch ends
 
     @field_validator("metric")

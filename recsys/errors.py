@@ -14,6 +14,10 @@ class DivergedError(InputError):
     """A loss or a vector is not finite; nothing is saved from such a run."""
 
 
+class PeerFailed(RuntimeError):
+    """Another process that trains the same model failed first, and has said why."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ " (did you mean 'x'?)" with the nearest known name, or nothing when none is near."""
     folded = {other.casefold(): other for other in known}

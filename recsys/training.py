@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 
 from .adam import Adam
+from .capture import CapturedStep, CudaRecorder, Recorder
 from .config import TrainConfig
 from .errors import DivergedError, InputError
 from .models.base import GradientModel, TrainingData, Vectors
 from .sampling import NegativeSampler
+from .step import Step
+from .team import Team, Triples
 
 log = logging.getLogger(__name__)
 
@@ -63,16 +66,22 @@ def fit(
     config: TrainConfig,
     checkpoint: Checkpoint | None = None,
     on_epoch: Callable[[Record], None] | None = None,
+    team: Team | None = None,
+    recorder: Recorder | None = None,
 ) -> TrainingResult:
     """Train until `config.patience` evaluations bring nothing better; the model ends with the best epoch.
 
     Better means a strictly larger `config.metric` among what `validate` returns. With a `checkpoint` that
     holds a state, the run goes on from there, and ends (on a CPU, bit for bit) where it would have ended
-    undisturbed. Seeds torch's default generator (dropout) from `config.seed`. Raises DivergedError, saving
-    nothing, when an epoch ends with a loss, a parameter or a vector that is not finite.
+    undisturbed. Seeds torch's default generator (dropout) from `config.seed` in every epoch. Raises
+    DivergedError, saving nothing, when an epoch ends with a loss, a parameter or a vector that is not finite.
+
+    All processes of a `team` call this with equal arguments, each on its device. The leader alone validates,
+    loads and saves. `recorder` captures steps; by default one for CUDA graphs, where `config.capture` asks.
     """
-    run = _Run(model, data, config)
-    saved = checkpoint.load() if checkpoint else None
+    team = team or Team()
+    run = _Run(model, data, config, team, recorder or _recorder(config, data.device, team))
+    saved = team.give((checkpoint.load() if checkpoint else None) if team.leads else None)
     if saved is not None:
         run.restore(*saved)
         log.info("training goes on after epoch %d", run.progress.epoch)
@@ -80,7 +89,7 @@ def fit(
     while not run.finished:
         record = run.epoch(validate)
         due = time.monotonic() - last_save >= config.checkpoint_every
-        if checkpoint and (due or run.finished):
+        if checkpoint and team.leads and (due or run.finished):
             checkpoint.save(*run.state())
             last_save = time.monotonic()
         if on_epoch:
@@ -95,15 +104,34 @@ def fit(
     )
 
 
+def _recorder(config: TrainConfig, device: torch.device, team: Team) -> Recorder | None:
+    if not config.capture:
+        return None
+    if device.type != "cuda" or team.size > 1:
+        where = "on a CPU" if device.type != "cuda" else "in several processes"
+        log.warning("train.capture is for training on one CUDA device: steps %s are not captured", where)
+        return None
+    return CudaRecorder(device)
+
+
 class _Run:
     """A training run between two epochs: everything that a checkpoint must hold."""
 
-    def __init__(self, model: GradientModel, data: TrainingData, config: TrainConfig) -> None:
-        self.model, self.config, self.device = model, config, data.device
+    def __init__(
+        self,
+        model: GradientModel,
+        data: TrainingData,
+        config: TrainConfig,
+        team: Team,
+        recorder: Recorder | None,
+    ) -> None:
+        self.model, self.config, self.device, self.team = model, config, data.device, team
         self.sampler = NegativeSampler(data)
         self.adam = Adam(model, config.learning_rate)
+        self.step = Step(model, self.adam, team)
+        self.captured = CapturedStep(self.step, config.batch_size, recorder) if recorder else None
         seeds = np.random.SeedSequence(config.seed).generate_state(4, np.uint32).tolist()
-        torch.manual_seed(seeds.pop())
+        self.dropout_seed = seeds.pop()
         self.generators = {
             name: torch.Generator(self.device).manual_seed(seed)
             for name, seed in zip(("shuffle", "negatives", "start_epoch"), seeds, strict=True)
@@ -119,14 +147,10 @@ class _Run:
         """One pass over the pairs and, when it is due, validation; the record is added to the history."""
         started = time.perf_counter()
         epoch = self.progress.epoch + 1
-        self.model.train()
-        self.model.start_epoch(self.generators["start_epoch"])
-        losses: list[dict[str, Tensor]] = []
-        for triples in self._batches():
-            parts = self.model.loss(*triples)
-            parts["loss"].backward()
-            self.adam.step()
-            losses.append({name: part.detach() for name, part in parts.items()})
+        self._start_epoch(epoch)
+        step = self.captured or self.step
+        losses = [step(triples) for triples in self._batches()]
+        self.team.check()
         record = {"epoch": epoch, **self._mean_losses(losses, epoch)}
         if epoch % self.config.eval_every == 0 or epoch == self.config.epochs:
             record |= self._judge(validate, epoch)
@@ -135,7 +159,16 @@ class _Run:
         self.progress.history.append(record)
         return record
 
-    def _batches(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    def _start_epoch(self, epoch: int) -> None:
+        """An epoch's dropout follows from its number: nothing of it to keep, for any number of processes."""
+        torch.manual_seed(self.dropout_seed + epoch)
+        self.team.align(self.model.state_dict().values())
+        self.model.train()
+        self.model.start_epoch(self.generators["start_epoch"])
+        if self.captured:
+            self.captured.start_epoch()
+
+    def _batches(self) -> Iterator[Triples]:
         """All pairs in random order, each with a fresh negative: (users, positives, negatives), each (b,)."""
         users, positives = self.sampler.pairs
         order = torch.randperm(len(users), generator=self.generators["shuffle"], device=self.device)
@@ -150,9 +183,8 @@ class _Run:
     def _mean_losses(self, losses: list[dict[str, Tensor]], epoch: int) -> dict[str, float]:
         """Means over batches, after one look at the device: are all losses and parameters finite?"""
         names = ["loss", *(name for name in losses[0] if name != "loss")]
-        values = (
-            torch.stack([parts[name] for parts in losses for name in names]).view(len(losses), -1).double()
-        )
+        values = torch.stack([parts[name] for parts in losses for name in names]).view(len(losses), -1)
+        values = self.team.sum(values.double())
         parameters_finite = torch.stack([p.isfinite().all() for p in self.model.parameters()]).all()
         bad = (~values.isfinite()).any(dim=1).nonzero().flatten().tolist()
         advice = f"Try a learning_rate below {self.config.learning_rate:g}, or stronger regularisation."
@@ -169,7 +201,17 @@ class _Run:
 
     def _judge(self, validate: Callable[[Vectors], dict[str, float]], epoch: int) -> dict[str, float]:
         """The validation metrics; a new best keeps the model's state."""
-        vectors, metric, progress = self.model.vectors(), self.config.metric, self.progress
+        metric, progress = self.config.metric, self.progress
+        metrics = self.team.decide(lambda: self._metrics(validate, epoch))
+        if not progress.best_epoch or metrics[metric] > progress.best_metrics[metric]:
+            progress.best_epoch, progress.best_metrics, progress.stale = epoch, dict(metrics), 0
+            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+        else:
+            progress.stale += 1
+        return metrics
+
+    def _metrics(self, validate: Callable[[Vectors], dict[str, float]], epoch: int) -> dict[str, float]:
+        vectors, metric = self.model.vectors(), self.config.metric
         users = vectors.users.data if isinstance(vectors.users, sp.csr_matrix) else vectors.users
         if not (np.isfinite(users).all() and np.isfinite(vectors.items).all()):
             raise DivergedError(
@@ -178,11 +220,6 @@ class _Run:
         metrics = validate(vectors)
         if metric not in metrics or math.isnan(metrics[metric]):
             raise InputError(f"validation gave {metrics}; expected a number for the metric '{metric}'")
-        if not progress.best_epoch or metrics[metric] > progress.best_metrics[metric]:
-            progress.best_epoch, progress.best_metrics, progress.stale = epoch, dict(metrics), 0
-            self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
-        else:
-            progress.stale += 1
         return metrics
 
     def load_best(self) -> None:
@@ -193,9 +230,7 @@ class _Run:
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         tensors |= {f"adam.{name}": value for name, value in self.adam.tensors()}
-        tensors |= {
-            f"generator.{name}": generator.get_state() for name, generator in self._generators().items()
-        }
+        tensors |= {f"generator.{name}": generator.get_state() for name, generator in self.generators.items()}
         return {name: value.detach().clone() for name, value in tensors.items()}, asdict(self.progress)
 
     def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -210,13 +245,6 @@ class _Run:
         self.model.load_state_dict(groups["model"])
         self.best = {name: value.to(self.device) for name, value in groups["best"].items()}
         self.adam.restore(groups["adam"])
-        for name, generator in self._generators().items():
+        for name, generator in self.generators.items():
             generator.set_state(groups["generator"][name].cpu())
         self.progress = Progress(**state)
-
-    def _generators(self) -> dict[str, torch.Generator]:
-        """Every source of randomness, torch's default ones (dropout) among them."""
-        default = {"default": torch.default_generator}
-        if self.device.type == "cuda":
-            default["cuda"] = torch.cuda.default_generators[self.device.index or 0]
-        return self.generators | default

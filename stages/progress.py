@@ -17,6 +17,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+log = logging.getLogger(__name__)
+
 console = Console(
     stderr=True
 )  # shared with the log handler, so that lines and bars do not overwrite each other
@@ -45,7 +47,8 @@ def log_handler() -> logging.Handler:
 
 @contextlib.contextmanager
 def progress_bar(label: str, total: int) -> Iterator[Callable[..., None]]:
-    """Yield `advance(n=1, note="")`, which moves the bar `label` on towards `total`."""
+    """Yield `advance(n=1, note="")`, which moves the bar `label` on towards `total`; unseen where even what
+    is logged as information is unwanted."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -54,7 +57,8 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    shown = console.is_terminal and log.isEnabledFor(logging.INFO)
+    with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
         task = progress.add_task(label, total=total, note="")
 
         def advance(n: int = 1, note: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,6 +19,7 @@ from ..recsys.interactions import Dataset
 from ..recsys.models import model_class, validate_options
 from ..recsys.models.base import ClosedFormModel, Model, TrainingData, Vectors
 from ..recsys.ranking import resolve_device
+from ..recsys.team import Team
 from ..recsys.training import fit
 from .bundle import write_bundle
 from .checkpoint import FileCheckpoint
@@ -25,8 +27,10 @@ from .dataset import digest_dataset, digest_store, load_modalities
 from .lineage import changes, read_lineage
 from .progress import progress_bar
 
+log = logging.getLogger(__name__)
+
 CODE_VERSION = 1  # raise it when the same data and settings would give another model
-_EFFORT = {"device", "checkpoint_every"}  # how, not what
+_EFFORT = {"device", "capture", "checkpoint_every"}  # how, not what
 
 
 @dataclass(slots=True)
@@ -45,22 +49,28 @@ class TrainReport:
         return asdict(self)
 
 
-def train(dataset: Dataset, store: FeatureStore | None, config: TrainConfig, folder: Path) -> TrainReport:
+def train(
+    dataset: Dataset, store: FeatureStore | None, config: TrainConfig, folder: Path, team: Team | None = None
+) -> TrainReport:
     """Train `config.model` and write the bundle `folder`, unless an equal one is there already.
 
-    Raises InputError for unusable input and DivergedError for a loss that is not finite.
+    All processes of a `team` call this; the leader alone looks at the folder and writes into it. Raises
+    InputError for unusable input and DivergedError for a loss that is not finite.
     """
-    recover_folder(folder)
+    team = team or Team()
     lineage = _lineage(dataset, store, config)
-    changed = changes(read_lineage(folder / "config.json", "lineage"), lineage)
+    changed = team.decide(lambda: _changed(folder, lineage))
     if not changed:
         return TrainReport(config.model, up_to_date=True)
     started = time.perf_counter()
-    data = training_data(dataset, store, config)
+    placed = config.model_copy(update={"device": team.place(config.device)})
+    data = team.leader_first(lambda: training_data(dataset, store, placed))
     checkpoint = FileCheckpoint(folder.with_name(".training.safetensors"), digest_json(lineage))
     report = TrainReport(config.model, changed=changed)
-    model, history = _fit(data, dataset, config, checkpoint, report)
+    model, history = _fit(data, dataset, placed, checkpoint, report, team)
     report.seconds = time.perf_counter() - started
+    if not team.leads:
+        return report
     facts = {
         "model": config.model,
         "dim": config.dim,
@@ -98,22 +108,34 @@ def build_model(name: str, data: TrainingData, config: TrainConfig) -> Model:
 
 
 def _fit(
-    data: TrainingData, dataset: Dataset, config: TrainConfig, checkpoint: FileCheckpoint, report: TrainReport
+    data: TrainingData,
+    dataset: Dataset,
+    config: TrainConfig,
+    checkpoint: FileCheckpoint,
+    report: TrainReport,
+    team: Team,
 ) -> tuple[Model, list[dict[str, Any]]]:
     """The fitted model and its history; fills in the epochs and the validation figures of `report`."""
     model = build_model(config.model, data, config)
     validate = _validator(dataset, config)
     if isinstance(model, ClosedFormModel):
-        model.fit()
-        report.validation = validate(model.vectors())
+        if team.leads:  # one process is enough for what takes one pass
+            model.fit()
+            report.validation = validate(model.vectors())
         return model, []
+    if team.size > 1 and not model.rows_independent and team.leads:
+        log.warning(
+            "%s compares the rows of a batch with each other: each of %d processes compares its own alone",
+            config.model,
+            team.size,
+        )
     with progress_bar(f"train {config.model}", config.epochs) as advance:
 
         def on_epoch(record: Mapping[str, Any]) -> None:
             figure = record.get(config.metric)
             advance(note=f"loss {record['loss']:.4f}" + (f", {config.metric} {figure:.4f}" if figure else ""))
 
-        result = fit(model.to(data.device), data, validate, config, checkpoint, on_epoch)
+        result = fit(model.to(data.device), data, validate, config, checkpoint, on_epoch, team)
     report.epochs, report.best_epoch, report.validation = (
         result.epochs,
         result.best_epoch,
@@ -135,6 +157,11 @@ def _validator(dataset: Dataset, config: TrainConfig) -> Callable[[Vectors], dic
         return {name: means[name] for name in shown}
 
     return validate
+
+
+def _changed(folder: Path, lineage: dict[str, str]) -> list[str]:
+    recover_folder(folder)
+    return changes(read_lineage(folder / "config.json", "lineage"), lineage)
 
 
 def _lineage(dataset: Dataset, store: FeatureStore | None, config: TrainConfig) -> dict[str, str]:

@@ -105,6 +105,7 @@ class GradientModel(nn.Module, ABC):
     """
 
     Options: ClassVar[type[BaseModel]]
+    rows_independent: ClassVar[bool] = True  # False: the loss compares rows of a batch with each other
     reads_views: ClassVar[bool] = True  # False: features are neither loaded nor a reason to train again
 
     def __init__(self, data: TrainingData, dim: int, options: Any) -> None:
