@@ -13,6 +13,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -28,6 +29,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 LONGEST_NAP = 0.05  # seconds between two looks at the store
+PATIENCE = timedelta(hours=2)  # with a process that builds its graphs, or writes, longer than the others
 GRACE = 2.0  # seconds in which the process that failed first can end first
 
 
@@ -62,10 +64,10 @@ class Processes(Team):
     def _reduce(self, parameters: Sequence[Tensor]) -> None:
         held = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32)
         pieces = [torch.zeros_like(p) if p.grad is None else p.grad.to_dense() for p in parameters]
-        flat = torch.cat([held.to(self.device), *(piece.reshape(-1) for piece in pieces)])
-        sums = self.sum(flat).split([len(held), *(p.numel() for p in parameters)])
-        self._odd |= ((sums[0] > 0) & (sums[0] < self.size)).any()
-        for parameter, piece in zip(parameters, sums[1:], strict=True):
+        flat = torch.cat([*(piece.reshape(-1) for piece in pieces), held.to(self.device)])
+        *sums, holders = self.sum(flat).split([*(p.numel() for p in parameters), len(held)])
+        self._odd |= ((holders > 0) & (holders < self.size)).any()
+        for parameter, piece in zip(parameters, sums, strict=True):
             if parameter.grad is not None:
                 parameter.grad = piece.view(parameter.shape)
 
@@ -200,8 +202,15 @@ def team(device: str) -> Iterator[Team]:
     store = PrefixStore("mmrec", found)
     try:
         place = _place(device)
-        backend = "nccl" if place.type == "cuda" else "gloo"
-        dist.init_process_group(backend, store=found, rank=rank, world_size=size)
+        gpu = place if place.type == "cuda" else None
+        dist.init_process_group(
+            "nccl" if gpu else "gloo",
+            timeout=PATIENCE,
+            store=found,
+            rank=rank,
+            world_size=size,
+            device_id=gpu,
+        )
         processes = Processes(store, place)
         log.info("%d processes train together", size)
         yield processes
