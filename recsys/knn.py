@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .modalities import Modality
@@ -22,8 +21,9 @@ def nearest_items(
     """
     n, values = len(modality.values), modality.values
     items = (modality.present & (values != 0).any(dim=1)).nonzero().flatten()
-    unit = values[items]
-    unit = F.normalize(unit / unit.abs().amax(dim=1, keepdim=True), dim=1)  # no norm over- or underflows
+    unit = values[items]  # the one copy: of a large catalogue it is what takes memory
+    for order in (torch.inf, 2):  # the largest entry first, so that no norm over- or underflows
+        unit.div_(torch.linalg.vector_norm(unit, ord=order, dim=1, keepdim=True))
     width = min(k, len(items) - (not include_self))
     neighbours = torch.full((n, k), -1, dtype=torch.int64, device=values.device)
     cosines = torch.zeros((n, k), dtype=torch.float32, device=values.device)
