@@ -18,6 +18,7 @@ from ..recsys.evaluation import exact_search, hold_out, mean_accuracy
 from ..recsys.interactions import Dataset
 from ..recsys.models import model_class, validate_options
 from ..recsys.models.base import ClosedFormModel, Model, TrainingData, Vectors
+from ..recsys.models.embeddings import halve_features
 from ..recsys.ranking import resolve_device
 from ..recsys.team import Team
 from ..recsys.training import fit
@@ -96,7 +97,6 @@ def training_data(dataset: Dataset, store: FeatureStore | None, config: TrainCon
         torch.from_numpy(pairs.user_idx),
         torch.from_numpy(pairs.item_idx),
         load_modalities(store, dataset.item_ids, config.views) if reads_views else {},
-        config.precision,
     )
     return data.to(resolve_device(config.device))
 
@@ -104,7 +104,10 @@ def training_data(dataset: Dataset, store: FeatureStore | None, config: TrainCon
 def build_model(name: str, data: TrainingData, config: TrainConfig) -> Model:
     """The model `name` with its options from `[train.<name>]`, initial parameters drawn from the seed."""
     torch.manual_seed(config.seed)
-    return model_class(name)(data, config.dim, validate_options(name, config.options(name)))
+    model = model_class(name)(data, config.dim, validate_options(name, config.options(name)))
+    if config.precision == "bf16" and isinstance(model, torch.nn.Module):
+        halve_features(model)
+    return model
 
 
 def _fit(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 import scipy.sparse as sp
@@ -30,7 +30,6 @@ class TrainingData:
     user_idx: Tensor  # (n,) int64
     item_idx: Tensor  # (n,) int64
     modalities: Modalities = field(default_factory=dict)
-    precision: Literal["fp32", "bf16"] = "fp32"  # of frozen features; all else is float32
 
     def __post_init__(self) -> None:
         if self.user_idx.shape != self.item_idx.shape or self.user_idx.ndim != 1 or not len(self.user_idx):
@@ -105,7 +104,7 @@ class GradientModel(nn.Module, ABC):
     """
 
     Options: ClassVar[type[BaseModel]]
-    rows_independent: ClassVar[bool] = True  # False: the loss compares rows of a batch with each other
+    rows_independent: bool = True  # False: the loss compares rows of a batch with each other
     reads_views: ClassVar[bool] = True  # False: features are neither loaded nor a reason to train again
 
     def __init__(self, data: TrainingData, dim: int, options: Any) -> None:

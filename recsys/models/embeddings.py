@@ -97,6 +97,13 @@ class Projection(nn.Module):
         return projected if self.linear.bias is None else projected * present.unsqueeze(1)
 
 
+def halve_features(model: nn.Module) -> None:
+    """`Projection.halve` of every projection in the model."""
+    for module in model.modules():
+        if isinstance(module, Projection):
+            module.halve()
+
+
 class _HalfProduct(torch.autograd.Function):
     """x W^T of fixed bfloat16 features x (n, d) and a float32 W (dim, d), both ways in bfloat16 with float32
     sums; what comes out is float32."""

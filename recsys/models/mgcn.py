@@ -29,6 +29,8 @@ class MGCN(GradientModel):
     mean and the contrast are over what there is.
     """
 
+    rows_independent = False  # the contrast is within a batch
+
     class Options(BaseModel, frozen=True, extra="forbid"):
         n_layers: Annotated[int, Field(ge=0)] = 2  # of the user-item graph
         n_item_layers: Annotated[int, Field(ge=0)] = 1  # of the item graphs, L

@@ -41,6 +41,8 @@ class MMGCL(GradientModel):
     Copies are ED and MM; without MM both are ED. A negative item that lacks the view adds no CN term.
     """
 
+    rows_independent = False  # the contrast is within a batch
+
     class Options(BaseModel, frozen=True, extra="forbid"):
         n_layers: Annotated[int, Field(ge=0)] = 3
         tasks: Literal["ED", "ED+MM", "ED+MM+CN"] = "ED+MM+CN"

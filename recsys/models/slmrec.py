@@ -28,6 +28,8 @@ class SLMRec(GradientModel):
     A view takes part in FAC with the items that have it.
     """
 
+    rows_independent = False  # the contrast is within a batch
+
     class Options(BaseModel, frozen=True, extra="forbid"):
         n_layers: Annotated[int, Field(ge=0)] = 3
         temperature: Annotated[float, Field(gt=0)] = 0.2  # of the ranking softmax
