@@ -75,3 +75,13 @@ def in_batch_loss(
         return losses.mean()
     kept = valid[right.slots]
     return losses.where(kept, 0).sum() / kept.sum().clamp(min=1)
+
+
+def sampled_softmax(users: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+    """Mean of -log exp(cos_ui / t) / (exp(cos_ui / t) + sum_j exp(cos_uj / t)), j over all rows (m, d) of
+    `negatives`; users and positives (b, d)."""
+    bound = 1 / temperature
+    anchors, targets = F.normalize(users, dim=1) * bound, F.normalize(negatives, dim=1)
+    own = (anchors * F.normalize(positives, dim=1)).sum(dim=1)
+    others = log_sums(anchors, targets, torch.ones_like(targets[:, 0]), bound)
+    return (torch.logaddexp(own, others) - own).mean()

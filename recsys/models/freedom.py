@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from ..knn import nearest_items
 from ..losses import bpr_loss, margin_loss
 from ..modalities import Modalities
 from .base import GradientModel, TrainingData
+from .contrastive import sampled_softmax
 from .embeddings import Projection, id_embedding, require_modalities
 from .lightgcn import DEGREE_EPSILON
 
@@ -23,7 +24,8 @@ class FREEDOM(GradientModel):
     """item = LightGCN item + S^L q, S the item graph; loss = BPR + reg_weight * sum of BPR(user, view m).
 
     An item without a view has no edge in that view's graph and no term in its BPR; the rows of S are shared
-    out among the views that the item has.
+    out among the views that the item has. With `loss = "softmax"` the first BPR is a sampled softmax of cosines,
+    as in LightGCN, and item vectors have unit length.
     """
 
     class Options(BaseModel, frozen=True, extra="forbid"):
@@ -33,6 +35,8 @@ class FREEDOM(GradientModel):
         image_weight: Annotated[float, Field(ge=0, le=1)] = 0.1  # share of the image views in the item graph
         edge_dropout: Annotated[float, Field(ge=0, lt=1)] = 0.8  # share of user-item edges dropped per epoch
         reg_weight: Annotated[float, Field(ge=0)] = 1e-3  # lambda, of the views' own BPR terms
+        loss: Literal["bpr", "softmax"] = "bpr"
+        temperature: Annotated[float, Field(gt=0)] = 0.2  # of the softmax
         train_features: bool = False  # fine-tune the feature tables too, as the released code does
         as_released: bool = False  # as in MMRec: epsilon added to degrees, cold rows start at random
         memory_mb: Annotated[int, Field(ge=1)] = 512  # budget of the neighbour search
@@ -43,6 +47,7 @@ class FREEDOM(GradientModel):
     def __init__(self, data: TrainingData, dim: int, options: Options) -> None:
         super().__init__(data, dim, options)
         views = require_modalities("freedom", data.modalities)
+        self.rows_independent = options.loss == "bpr"
         self.user = id_embedding(data.user_degree, dim, zero_cold=not options.as_released)
         self.item = id_embedding(data.item_degree, dim, zero_cold=not options.as_released)
         self.projections = nn.ModuleList(
@@ -77,16 +82,20 @@ class FREEDOM(GradientModel):
             self.user.weight, self.item.weight, self.options.n_layers, users, items
         )
         chosen, others = (item_rows + F.embedding(items, self._content())).chunk(2)
-        parts = {"bpr": bpr_loss(rows, chosen, others)}
+        ranking = self.options.loss
+        if ranking == "bpr":
+            parts = {ranking: bpr_loss(rows, chosen, others)}
+        else:
+            parts = {ranking: sampled_softmax(rows, chosen, others, self.options.temperature)}
         if not self.options.reg_weight:
-            return {"loss": parts["bpr"], **parts}
+            return {"loss": parts[ranking], **parts}
         content = rows.new_zeros(())
         for view, projection in self._projections():
             valid = projection.present[positives] & projection.present[negatives]
             margin = (rows * projection.difference(positives, negatives)).sum(dim=1)
             parts[f"bpr.{view}"] = margin_loss(margin, valid=valid)
             content = content + parts[f"bpr.{view}"]
-        return {"loss": parts["bpr"] + self.options.reg_weight * content, **parts}
+        return {"loss": parts[ranking] + self.options.reg_weight * content, **parts}
 
     def _projections(self) -> Iterator[tuple[str, Projection]]:
         for view, projection in zip(self.views, self.projections, strict=True):
@@ -95,7 +104,8 @@ class FREEDOM(GradientModel):
 
     def forward(self) -> tuple[Tensor, Tensor]:
         user, item = self.graph.propagate(self.user.weight, self.item.weight, self.options.n_layers)
-        return user, item + self._content()
+        items = item + self._content()
+        return user, items if self.options.loss == "bpr" else F.normalize(items, dim=1)
 
     def _content(self) -> Tensor:  # h = S^L q, (n_items, dim)
         content = self.item.weight

@@ -13,7 +13,7 @@ from ..graph import BipartiteGraph
 from ..losses import l2_loss, margins, norm_loss
 from .base import GradientModel, TrainingData
 from .bpr import ranking_loss
-from .contrastive import log_sums
+from .contrastive import sampled_softmax
 from .embeddings import id_embedding
 
 DEGREE_EPSILON = 1e-7  # that MMRec adds to degrees
@@ -60,13 +60,3 @@ class LightGCN(GradientModel):
     def forward(self) -> tuple[Tensor, Tensor]:
         users, items = self.graph.propagate(self.user.weight, self.item.weight, self.options.n_layers)
         return users, items if self.options.loss == "bpr" else F.normalize(items, dim=1)
-
-
-def sampled_softmax(users: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
-    """Mean of -log exp(cos_ui / t) / (exp(cos_ui / t) + sum_j exp(cos_uj / t)), j over all rows (m, d) of
-    `negatives`; users and positives (b, d)."""
-    bound = 1 / temperature
-    anchors, targets = F.normalize(users, dim=1) * bound, F.normalize(negatives, dim=1)
-    own = (anchors * F.normalize(positives, dim=1)).sum(dim=1)
-    others = log_sums(anchors, targets, torch.ones_like(targets[:, 0]), bound)
-    return (torch.logaddexp(own, others) - own).mean()

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from mmrec.recsys.models.base import TrainingData
-from mmrec.recsys.models.lightgcn import LightGCN, sampled_softmax
+from mmrec.recsys.models.contrastive import sampled_softmax
+from mmrec.recsys.models.lightgcn import LightGCN
 
 
 def test_every_positive_competes_with_all_negatives_by_cosine() -> None:
