@@ -24,8 +24,8 @@ class FREEDOM(GradientModel):
     """item = LightGCN item + S^L q, S the item graph; loss = BPR + reg_weight * sum of BPR(user, view m).
 
     An item without a view has no edge in that view's graph and no term in its BPR; the rows of S are shared
-    out among the views that the item has. With `loss = "softmax"` the first BPR is a sampled softmax of cosines,
-    as in LightGCN, and item vectors have unit length.
+    out among the views that the item has. With `loss = "softmax"` the first BPR is a sampled softmax of
+    cosines, as in LightGCN, and item vectors have unit length.
     """
 
     class Options(BaseModel, frozen=True, extra="forbid"):
