@@ -78,7 +78,9 @@ def measure(model: str, space: dict[str, Any] | None, arguments: argparse.Namesp
         return load_config(arguments.config, [*arguments.set, *paths, *settings, f"train.model={model}"])
 
     rows, started = [], time.perf_counter()
-    extract(configure("features-run", []))
+    first = configure("features-run", [])
+    if first.catalog is not None or first.extract.foreign:
+        extract(first)
     chosen: dict[str, Any] = {}
     if space or GRIDS[model]:
         config = configure(f"{model}-tune", [])
