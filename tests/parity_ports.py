@@ -153,7 +153,7 @@ def lattice_options(config: dict[str, Any]) -> dict[str, Any]:
 def lattice_middle(model: Any, official: Tensors) -> dict[str, Tensor]:
     learned = model.learned
     pattern, values = learned()
-    tensors, shape = {"mid/item_adj": pattern.matrices(values)[0].to_dense()}, (model.n_items, model.n_items)
+    tensors, shape = {"mid/item_adj": pattern.matrix(values).to_dense()}, (model.n_items, model.n_items)
     for number, name in enumerate(("image", "text")):
         chosen = learned.original_views == number
         graph = torch.zeros(shape)

@@ -93,15 +93,15 @@ class GRCN(GradientModel):
         contents, to_users, to_items = zip(*(view() for view in self.views), strict=True)
         edges = self.edges
         weights = (
-            self._refined(to_users, self.item_confidence, edges.item_idx, edges.user_idx, self.n_users),
-            self._refined(to_items, self.user_confidence, edges.user_idx, edges.item_idx, self.n_items),
+            self._refined(to_users, self.item_confidence, edges.columns, edges.rows, self.n_users),
+            self._refined(to_items, self.user_confidence, edges.rows, edges.columns, self.n_items),
         )
         first_users, first_items = unit_rows(self.user.weight), unit_rows(self.item.weight)
         users, items = first_users, first_items
         for _ in range(self.options.n_layers):  # Horner: the sum of all layers
             users, items = (
-                edges.to_users(weights[0], items, first_users),
-                edges.to_items(weights[1], users, first_items),
+                edges.product(weights[0], items, first_users),
+                edges.transposed_product(weights[1], users, first_items),
             )
         return [users, *(content[0] for content in contents)], [items, *(content[1] for content in contents)]
 
@@ -135,7 +135,7 @@ class View(nn.Module):
         self.preference = id_embedding(user_degree, width, not released, nn.init.xavier_normal_)
         self.project = Projection(modality, width, bias=True)
         complete = bool(modality.present.all())
-        edge_present = None if complete else modality.present[edges.item_idx]
+        edge_present = None if complete else modality.present[edges.columns]
         self.register_buffer("edge_present", edge_present, persistent=False)
 
     def forward(self) -> tuple[tuple[Tensor, Tensor], Tensor, Tensor]:
@@ -145,8 +145,8 @@ class View(nn.Module):
         edges, mask = self.edges, self.edge_present
         for _ in range(self.n_routing):
             attention = edges.softmax_over_items(edges.dots(users, items), mask)
-            users = unit_rows(edges.to_users(attention, items, users))
+            users = unit_rows(edges.product(attention, items, users))
         scores = edges.dots(users, items)
         of_users, of_items = edges.softmax_over_items(scores, mask), edges.softmax_over_users(scores, mask)
-        content = edges.to_users(of_users, items, users), edges.to_items(of_items, users, items)
+        content = edges.product(of_users, items, users), edges.transposed_product(of_items, users, items)
         return content, of_users, of_items

@@ -14,8 +14,8 @@ def test_operations_and_gradients_are_those_of_dense_matrices() -> None:
     ours = torch.cat(
         [
             EDGES.dots(users, items),
-            EDGES.to_users(weights, items, users).flatten(),
-            EDGES.to_items(weights, users).flatten(),
+            EDGES.product(weights, items, users).flatten(),
+            EDGES.transposed_product(weights, users).flatten(),
         ]
     )
     matrix = torch.zeros(3, 4).index_put((USERS, ITEMS), weights)

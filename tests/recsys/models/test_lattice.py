@@ -22,7 +22,7 @@ def view(values: Tensor, absent: tuple[int, ...] = ()) -> Modality:
 
 def dense(graph: LearnedGraph) -> Tensor:
     pattern, values = graph()
-    return pattern.matrices(values)[0].to_dense()
+    return pattern.matrix(values).to_dense()
 
 
 def build(**options: object) -> LATTICE:
