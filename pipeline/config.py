@@ -13,7 +13,7 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError
 
 from ..features.config import CatalogConfig, ExtractConfig
-from ..recsys.config import EvaluateConfig, IndexConfig, InteractionsConfig, TrainConfig
+from ..recsys.config import EvaluateConfig, FusionConfig, IndexConfig, InteractionsConfig, TrainConfig
 from ..recsys.errors import InputError
 from ..recsys.models import MODELS, validate_options
 from .space import Choices, Range, TuneConfig, parse_space
@@ -36,6 +36,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     catalog: CatalogConfig | None = None
     interactions: InteractionsConfig | None = None
     extract: ExtractConfig = ExtractConfig()
+    fusion: FusionConfig = FusionConfig()
     train: TrainConfig = TrainConfig()
     index: IndexConfig = IndexConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
@@ -65,6 +66,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "catalog": CatalogConfig,
     "interactions": InteractionsConfig,
     "extract": ExtractConfig,
+    "fusion": FusionConfig,
     "train": TrainConfig,
     "index": IndexConfig,
     "evaluate": EvaluateConfig,

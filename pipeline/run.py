@@ -41,7 +41,7 @@ def train(config: Config) -> Outcome | None:
         if not processes.leads:
             store = open_store(config)
             dataset = load_dataset(config.interactions, store)
-            train_stage(dataset, store, config.train, config.output / "model", processes)
+            train_stage(dataset, store, config.train, config.output / "model", processes, config.fusion)
             return None
         with locked(config.output):
             store = open_store(config)
@@ -103,7 +103,7 @@ def train_and_index(
     config: Config, store: FeatureStore | None, dataset: Dataset, processes: Team | None = None
 ) -> tuple[TrainReport, IndexReport]:
     remove_stale_temporaries(config.output)
-    report = train_stage(dataset, store, config.train, config.output / "model", processes)
+    report = train_stage(dataset, store, config.train, config.output / "model", processes, config.fusion)
     index = build(config.output / "model", config.output / "index", config.index)
     return report, index
 

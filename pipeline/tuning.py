@@ -104,6 +104,8 @@ def _open_study(config: Config, space: Space, dataset: Dataset, store: FeatureSt
     train = with_settings(config, fixed).train.model_dump(mode="json", exclude={"device", "checkpoint_every"})
     asked = {key: [type(dimension).__name__, repr(dimension)] for key, dimension in sorted(space.items())}
     made_from = [asked, train, digest_dataset(dataset), digest_store(store) if store else None, CODE_VERSION]
+    if config.fusion.kind != "none":
+        made_from.append(config.fusion.settings())
     folder = tune_folder(config)
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{config.train.model}-{digest_json(made_from)[:8]}"
@@ -128,7 +130,7 @@ def _work(config: Config, study: Study, dataset: Dataset, store: FeatureStore | 
         folder = trial_folder(config, draw.number) / "model"
         started = time.perf_counter()
         try:
-            train_stage(dataset, store, chosen.train, folder)
+            train_stage(dataset, store, chosen.train, folder, fusion=chosen.fusion)
         except DivergedError as error:
             log.warning("trial %d (%s) failed: %s", draw.number, _short(draw.settings), error)
             study.fail(draw, str(error))

@@ -78,6 +78,29 @@ class TrainConfig(BaseModel, frozen=True, extra="allow"):
         return dict((self.model_extra or {}).get(model or self.model, {}))
 
 
+class FusionConfig(BaseModel, frozen=True, extra="forbid"):
+    """`[fusion]`: several views of an item joined into one, before the model."""
+
+    kind: Literal["none", "similarity", "self-attention", "gated", "mlp", "concat", "mean", "sum"] = "none"
+    views: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # default: all that are no image's
+    image: str | None = None  # view that the others are compared with; default: the store's first image view
+    temperature: Annotated[float, Field(gt=0)] = 0.2  # tau, of similarity
+    attention_dim: Annotated[int, Field(ge=1)] = 64  # of queries and keys of self-attention
+    width: Annotated[int, Field(ge=1)] | None = None  # of the result, by a learned map; default: the kind's
+    as_released: bool = False  # as in CLIPER's code: nothing is masked, mean over 3 views, mlp never trained
+    memory_mb: Annotated[int, Field(ge=1)] = 256  # budget of a block
+
+    def settings(self) -> dict[str, Any]:
+        """What decides on the result: unset keys and those that the kind does not read are left out."""
+        unread = {
+            "temperature": self.kind != "similarity",
+            "attention_dim": self.kind != "self-attention",
+            "image": self.kind not in ("similarity", "self-attention", "gated"),
+            "memory_mb": True,
+        }
+        return self.model_dump(mode="json", exclude={key for key, skip in unread.items() if skip})
+
+
 class IndexConfig(BaseModel, frozen=True, extra="forbid"):
     """`[index]`: the FAISS index over item vectors (inner product)."""
 

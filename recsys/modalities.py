@@ -1,22 +1,42 @@
-"""Frozen item features as models take them: one matrix and one presence mask per view."""
+"""Item features as models take them: one matrix and one presence mask per view."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import InputError
 
 
+class Learned(Protocol):
+    """How the rows of a view follow from parameters that are trained with the model."""
+
+    @property
+    def dim(self) -> int: ...
+
+    def module(self) -> nn.Module:
+        """Fresh parameters, from torch's default generator: rows (b,), or None for all items, -> (b, dim),
+        zero where absent."""
+        ...
+
+    def to(self, device: torch.device | str) -> Learned: ...
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Modality:
-    """One view of all items. Rows of absent items are zero and are never data: use `present`."""
+    """One view of all items. Rows of absent items are zero and are never data: use `present`.
+
+    Where a view is `learned`, models train on the rows of its module; `values` are what is known of them
+    before, and what item graphs are built from.
+    """
 
     values: Tensor  # (n_items, d) float32
     present: Tensor  # (n_items,) bool
+    learned: Learned | None = None
 
     def __post_init__(self) -> None:
         if self.values.ndim != 2 or self.present.shape != self.values.shape[:1]:
@@ -40,10 +60,16 @@ class Modality:
 
     @property
     def dim(self) -> int:
-        return self.values.shape[1]
+        """Size of the rows that models train on."""
+        return self.learned.dim if self.learned else self.values.shape[1]
 
     def to(self, device: torch.device | str) -> Modality:
-        return Modality(self.values.to(device), self.present.to(device))
+        learned = self.learned.to(device) if self.learned else None
+        return Modality(self.values.to(device), self.present.to(device), learned)
 
 
 Modalities = Mapping[str, Modality]  # view name ("image.full", "visual") -> features, in the order to use
+
+
+def is_image_view(name: str) -> bool:
+    return name in ("image", "visual") or name.startswith("image.")

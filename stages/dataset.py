@@ -14,11 +14,11 @@ from ..features.files import digest_json
 from ..features.store import FeatureStore
 from ..features.tables import read_table
 from ..recsys.cleaning import used_columns
-from ..recsys.config import InteractionsConfig
+from ..recsys.config import FusionConfig, InteractionsConfig
 from ..recsys.interactions import Dataset, prepare
 
 if TYPE_CHECKING:
-    from ..recsys.modalities import Modalities
+    from ..recsys.modalities import Modalities, Modality
 
 
 def read_log(interactions: InteractionsConfig | None) -> pl.DataFrame:
@@ -65,23 +65,41 @@ def digest_store(store: FeatureStore) -> str:
 
 
 def load_modalities(
-    store: FeatureStore | None, item_ids: pl.Series, views: Sequence[str] | None
+    store: FeatureStore | None,
+    item_ids: pl.Series,
+    views: Sequence[str] | None,
+    fusion: FusionConfig | None = None,
 ) -> Modalities:
-    """The chosen views (default: all) of the items, in the order of `item_ids`; empty without a store."""
-    import torch
+    """The chosen views (default: all) of the items, in the order of `item_ids`; empty without a store.
 
-    from ..recsys.modalities import Modality
-
+    With a `fusion`, these are the chosen views of images that it does not join, and one view "fused".
+    """
     if store is None:
         if views:
             raise InputError(
                 f"train.views asks for {list(views)}, but there is no feature store; run mmrec extract"
             )
         return {}
-    modalities: dict[str, Modality] = {}
-    for view in views if views is not None else store.views:
-        values, present = store.read(view, item_ids)
-        matrix = torch.from_numpy(values.astype(np.float32))
-        mask = torch.from_numpy(np.ascontiguousarray(present))
-        modalities[view] = Modality(matrix.masked_fill_(~mask.unsqueeze(1), 0.0), mask)
-    return modalities
+    chosen = list(views if views is not None else store.views)
+    if fusion is None or fusion.kind == "none":
+        return {view: _modality(store, view, item_ids) for view in chosen}
+    from ..recsys.fusion import FUSED, FrozenView, fuse, image_view, joined_views
+    from ..recsys.modalities import is_image_view
+
+    joined = joined_views(fusion, chosen, store.views)
+    image = image_view(fusion, store.views)
+    frozen = {view: FrozenView(*store.read(view, item_ids)) for view in joined}
+    compared = None if image is None else FrozenView(*store.read(image, item_ids))
+    rest = [view for view in chosen if is_image_view(view) and view not in joined]
+    return {view: _modality(store, view, item_ids) for view in rest} | {FUSED: fuse(frozen, compared, fusion)}
+
+
+def _modality(store: FeatureStore, view: str, item_ids: pl.Series) -> Modality:
+    import torch
+
+    from ..recsys.modalities import Modality
+
+    values, present = store.read(view, item_ids)
+    matrix = torch.from_numpy(values.astype(np.float32))
+    mask = torch.from_numpy(np.ascontiguousarray(present))
+    return Modality(matrix.masked_fill_(~mask.unsqueeze(1), 0.0), mask)

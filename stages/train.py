@@ -13,7 +13,7 @@ import torch
 
 from ..features.files import digest_json, recover_folder
 from ..features.store import FeatureStore
-from ..recsys.config import TrainConfig
+from ..recsys.config import FusionConfig, TrainConfig
 from ..recsys.evaluation import exact_search, hold_out, mean_accuracy
 from ..recsys.interactions import Dataset
 from ..recsys.models import model_class, validate_options
@@ -51,7 +51,12 @@ class TrainReport:
 
 
 def train(
-    dataset: Dataset, store: FeatureStore | None, config: TrainConfig, folder: Path, team: Team | None = None
+    dataset: Dataset,
+    store: FeatureStore | None,
+    config: TrainConfig,
+    folder: Path,
+    team: Team | None = None,
+    fusion: FusionConfig | None = None,
 ) -> TrainReport:
     """Train `config.model` and write the bundle `folder`, unless an equal one is there already.
 
@@ -59,13 +64,13 @@ def train(
     InputError for unusable input and DivergedError for a loss that is not finite.
     """
     team = team or Team()
-    lineage = _lineage(dataset, store, config)
+    lineage = train_lineage(dataset, store, config, fusion)
     changed = team.decide(lambda: _changed(folder, lineage))
     if not changed:
         return TrainReport(config.model, up_to_date=True)
     started = time.perf_counter()
     placed = config.model_copy(update={"device": team.place(config.device)})
-    data = team.leader_first(lambda: training_data(dataset, store, placed))
+    data = team.leader_first(lambda: training_data(dataset, store, placed, fusion))
     checkpoint = FileCheckpoint(folder.with_name(".training.safetensors"), digest_json(lineage))
     report = TrainReport(config.model, changed=changed)
     model, history = _fit(data, dataset, placed, checkpoint, report, team)
@@ -78,6 +83,8 @@ def train(
         "views": list(data.modalities),
         "options": model.options.model_dump(mode="json"),
         "train": config.model_dump(mode="json"),
+        "fusion": (fusion or FusionConfig()).settings(),
+        "parameters": count_parameters(model),
         "lineage": lineage,
     }
     metrics = {"best_epoch": report.best_epoch, "validation": report.validation, "history": history}
@@ -87,7 +94,12 @@ def train(
     return report
 
 
-def training_data(dataset: Dataset, store: FeatureStore | None, config: TrainConfig) -> TrainingData:
+def training_data(
+    dataset: Dataset,
+    store: FeatureStore | None,
+    config: TrainConfig,
+    fusion: FusionConfig | None = None,
+) -> TrainingData:
     """The training split and the features of its items, on the training device."""
     pairs = dataset.splits["train"]
     reads_views = model_class(config.model).reads_views
@@ -96,7 +108,7 @@ def training_data(dataset: Dataset, store: FeatureStore | None, config: TrainCon
         dataset.n_items,
         torch.from_numpy(pairs.user_idx),
         torch.from_numpy(pairs.item_idx),
-        load_modalities(store, dataset.item_ids, config.views) if reads_views else {},
+        load_modalities(store, dataset.item_ids, config.views, fusion) if reads_views else {},
     )
     return data.to(resolve_device(config.device))
 
@@ -167,13 +179,26 @@ def _changed(folder: Path, lineage: dict[str, str]) -> list[str]:
     return changes(read_lineage(folder / "config.json", "lineage"), lineage)
 
 
-def _lineage(dataset: Dataset, store: FeatureStore | None, config: TrainConfig) -> dict[str, str]:
+def count_parameters(model: Model) -> int:
+    """How many numbers are trained."""
+    if not isinstance(model, torch.nn.Module):
+        return 0
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def train_lineage(
+    dataset: Dataset, store: FeatureStore | None, config: TrainConfig, fusion: FusionConfig | None = None
+) -> dict[str, str]:
+    """What a bundle is made from: equal lineages, equal models."""
     settings = config.model_dump(mode="json", include=set(TrainConfig.model_fields) - _EFFORT)
     options = validate_options(config.model, config.options())
     reads_views = store is not None and model_class(config.model).reads_views
-    return {
+    lineage = {
         "interactions": digest_dataset(dataset),
         "features": digest_store(store) if reads_views and store else "none",
         "settings": digest_json([settings, options.model_dump(mode="json")]),
         "code": f"train/{CODE_VERSION}",
     }
+    if reads_views and fusion is not None and fusion.kind != "none":
+        lineage["fusion"] = digest_json(fusion.settings())
+    return lineage

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from parity_encoders import compare_long_clip, compare_view_weights
-from parity_ports import FEATURES, PORTS, Names, Part, Port, Tensors
+from parity_ports import FEATURES, PORTS, Names, Part, Port, Tensors, compare_fusions
 from safetensors.torch import load_file
 from scipy.sparse import csr_matrix
 from torch import Tensor
@@ -189,8 +189,9 @@ def check_long_clip(fixture: Path, config: dict[str, Any], official: Tensors) ->
 
 
 def check_cliper(fixture: Path, config: dict[str, Any], official: Tensors) -> Deviations:
-    """CLIPER's similarity attention from stored cosines."""
+    """Every fusion as released, through `fuse`; similarity attention from stored cosines as well."""
     deviations = Deviations()
+    compare_fusions(deviations.compare, config, official)
     compare_view_weights(deviations.compare, config, official)
     return deviations
 

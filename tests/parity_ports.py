@@ -7,9 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from mmrec.recsys.config import FusionConfig
+from mmrec.recsys.fusion import FrozenView, FusedRows, fuse
 from mmrec.recsys.graph import BipartiteGraph, edge_weights
 from mmrec.recsys.models.base import GradientModel
 
@@ -454,3 +457,25 @@ PORTS = {
         score=torch.sigmoid,
     ),
 }
+
+
+def compare_fusions(compare: Callable[..., None], config: dict[str, Any], official: Tensors) -> None:
+    """CLIPER's five ways to join text views, as released."""
+    n_items = config["N"]
+    everywhere = np.ones(n_items, dtype=bool)
+    views = {str(n): FrozenView(view.numpy(), everywhere) for n, view in enumerate(official["in/text_views"])}
+    image = FrozenView(official["in/image"].numpy(), everywhere)
+    for kind in ("concat", "mean", "sum"):
+        fused = fuse(views, None, FusionConfig.model_validate({"kind": kind, "as_released": True}))
+        compare(kind, f"out/{kind.title()}", fused.values, official[f"out/{kind.title()}"])
+    for temperature in config["temperatures"]:
+        settings = {"kind": "similarity", "temperature": temperature, "as_released": True}
+        fused = fuse(views, image, FusionConfig.model_validate(settings))
+        name = f"out/Attention_temperature_{temperature}"
+        compare("similarity", name, fused.values, official[name])
+    fused = fuse(views, None, FusionConfig(kind="mlp", as_released=True))
+    assert fused.learned is not None
+    rows = fused.learned.module()
+    assert isinstance(rows, FusedRows)
+    rows.load_state_dict({f"fusion.map.{part}": official[f"param/mlp.{part}"] for part in ("weight", "bias")})
+    compare("mlp", "out/MLP", rows(), official["out/MLP"])

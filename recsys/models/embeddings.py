@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..errors import InputError
-from ..modalities import Modalities, Modality
+from ..modalities import Learned, Modalities, Modality
+from ..unit_rows import unit_rows
 from .distinct import distinct
 
 WIDE = 512  # dimensions of a view
@@ -42,38 +44,55 @@ class Projection(nn.Module):
     """One view of the items, mapped linearly to `dim`: rows (b,) -> (b, dim).
 
     Absent rows are zero, without the bias: what an item lacks contributes nothing. `train_features` makes
-    the features a parameter.
+    the features a parameter; a view that is learned brings its own. Raises InputError for both.
     """
 
     present: Tensor  # (n_items,) bool
-    features: Tensor  # (n_items, d) float32, or bfloat16 after `halve`
+    features: Tensor | None  # (n_items, d) float32, or bfloat16 after `halve`; None where they are learned
 
     def __init__(self, modality: Modality, dim: int, bias: bool, train_features: bool = False) -> None:
         super().__init__()
         self.linear = nn.Linear(modality.dim, dim, bias=bias, device=modality.values.device)
         nn.init.xavier_normal_(self.linear.weight)
         self.register_buffer("present", modality.present, persistent=False)
+        self.learned = modality.learned.module() if modality.learned else None
+        if train_features and self.learned is not None:
+            raise InputError(
+                "train_features makes parameters of features that a learned [fusion] computes; "
+                "set train_features = false, or take a fusion without parameters and without a width"
+            )
         if train_features:
             self.features = nn.Parameter(modality.values.clone())
         else:
-            self.register_buffer("features", modality.values, persistent=False)
+            self.register_buffer("features", None if self.learned else modality.values, persistent=False)
 
     def halve(self) -> None:
         """From now on, frozen features are held in bfloat16 and multiplied in it; all else stays float32."""
-        if not isinstance(self.features, nn.Parameter):
+        if self.features is not None and not isinstance(self.features, nn.Parameter):
             self.features = self.features.bfloat16()
 
     def forward(self, rows: Tensor) -> Tensor:
-        if self.features.shape[1] >= WIDE:  # projecting a row costs more than finding its copies
+        # Fusing or projecting a wide row costs more than finding its copies.
+        if self.features is None or self.features.shape[1] >= WIDE:
             unique = distinct(rows)
             return F.embedding(unique.slots, self._rows(unique.rows))
         return self._rows(rows)
 
     def _rows(self, rows: Tensor) -> Tensor:
-        return self._masked(self._map(self.features.index_select(0, rows)), self.present[rows])
+        return self._masked(self._map(self._features(rows)), self.present[rows])
+
+    def _features(self, rows: Tensor | None) -> Tensor:
+        """Rows before the projection, (b, d); None stands for all, without a copy of frozen ones."""
+        if self.features is None:
+            assert self.learned is not None
+            return self.learned(rows)
+        return self.features if rows is None else self.features.index_select(0, rows)
 
     def difference(self, rows: Tensor, others: Tensor) -> Tensor:
         """forward(rows) - forward(others) where both are present, (b, dim), in one product; biases cancel."""
+        if self.features is None:
+            chosen, rest = self(torch.cat([rows, others])).chunk(2)
+            return chosen - rest
         features = self.features.index_select(0, rows)
         return self._map(features.sub_(self.features.index_select(0, others)), biased=False)
 
@@ -83,7 +102,7 @@ class Projection(nn.Module):
 
     def unmasked_table(self) -> Tensor:
         """`table` where absent rows hold the bias, for those who do not look at them."""
-        return self._map(self.features)
+        return self._map(self._features(None))
 
     def _map(self, features: Tensor, biased: bool = True) -> Tensor:
         bias = self.linear.bias if biased else None
@@ -95,6 +114,34 @@ class Projection(nn.Module):
     def _masked(self, projected: Tensor, present: Tensor) -> Tensor:
         """Without a bias, the zero features of an absent row give zeros already."""
         return projected if self.linear.bias is None else projected * present.unsqueeze(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _UnitLength:
+    """The rows of a learned view, each at length 1."""
+
+    learned: Learned
+
+    @property
+    def dim(self) -> int:
+        return self.learned.dim
+
+    def module(self) -> nn.Module:
+        return nn.Sequential(self.learned.module(), _UnitRows())
+
+    def to(self, device: torch.device | str) -> _UnitLength:
+        return _UnitLength(self.learned.to(device))
+
+
+class _UnitRows(nn.Module):
+    def forward(self, rows: Tensor) -> Tensor:
+        return unit_rows(rows)
+
+
+def unit_length(modality: Modality) -> Modality:
+    """Every row at length 1; zero rows stay."""
+    learned = _UnitLength(modality.learned) if modality.learned else None
+    return Modality(F.normalize(modality.values, dim=1), modality.present, learned)
 
 
 def halve_features(model: nn.Module) -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ..graph import BipartiteGraph, SparseProduct, edge_weights
 from ..knn import nearest_items
 from ..losses import bpr_loss, margin_loss
-from ..modalities import Modalities
+from ..modalities import Modalities, is_image_view
 from .base import GradientModel, TrainingData
 from .contrastive import sampled_softmax
 from .embeddings import Projection, id_embedding, require_modalities
@@ -116,10 +116,6 @@ class FREEDOM(GradientModel):
     def _bipartite(self, user_idx: Tensor, item_idx: Tensor) -> BipartiteGraph:
         epsilon = DEGREE_EPSILON if self.options.as_released else 0.0
         return BipartiteGraph(user_idx, item_idx, self.n_users, self.n_items, epsilon)
-
-
-def is_image_view(name: str) -> bool:
-    return name in ("image", "visual") or name.startswith("image.")
 
 
 def view_weights(views: Iterable[str], image_weight: float) -> dict[str, float]:

@@ -12,11 +12,10 @@ from torch import Tensor, nn
 
 from ..graph import SparseProduct
 from ..losses import bpr_loss, l2_loss
-from ..modalities import Modality
+from ..modalities import Modality, is_image_view
 from ..unit_rows import unit_rows
 from .base import GradientModel, TrainingData
-from .embeddings import id_embedding, require_modalities
-from .freedom import is_image_view
+from .embeddings import id_embedding, require_modalities, unit_length
 from .snapshot import Snapshot
 
 Sides = tuple[Tensor, Tensor]  # rows of users and of items
@@ -109,7 +108,7 @@ def mean(tables: list[Tensor]) -> Tensor:
 class Branch(nn.Module):
     """The network of one view: (id rows of users, of items), each (n, dim), to outputs of the same shape."""
 
-    features: Tensor  # (n_items, d), of unit length unless they are mapped first
+    features: Tensor | None  # (n_items, d), of unit length unless they are mapped first; None if learned
     present: Tensor | None  # (n_items, 1) bool, None when every item has the view
 
     def __init__(
@@ -126,8 +125,9 @@ class Branch(nn.Module):
         device = data.device
         self.preference = id_embedding(data.user_degree, width, not random_cold, nn.init.xavier_normal_)
         self.map = nn.Linear(modality.dim, width, device=device) if hidden_dim else None
-        values = modality.values if self.map else F.normalize(modality.values, dim=1)
-        self.register_buffer("features", values, persistent=False)
+        view = modality if self.map else unit_length(modality)
+        self.learned = view.learned.module() if view.learned else None
+        self.register_buffer("features", None if self.learned else view.values, persistent=False)
         complete = bool(modality.present.all())
         self.register_buffer("present", None if complete else modality.present.unsqueeze(1), persistent=False)
         self.layers = nn.ModuleList(
@@ -141,7 +141,9 @@ class Branch(nn.Module):
 
     def forward(self, ids: Sides) -> Sides:
         users = unit_rows(self.preference.weight)
-        items = unit_rows(self.map(self.features)) if self.map else self.features
+        items = self._features()
+        if self.map:
+            items = unit_rows(self.map(items))
         present = self.present
         if present is not None:
             items = items * present
@@ -149,6 +151,12 @@ class Branch(nn.Module):
             to_users = self.to_users if number else self.first_to_users
             users, items = layer((users, items), ids, to_users, self.to_items, None if number else present)
         return users, items
+
+    def _features(self) -> Tensor:
+        if self.features is not None:
+            return self.features
+        assert self.learned is not None
+        return self.learned(None)
 
 
 class Layer(nn.Module):

@@ -6,13 +6,12 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..modalities import Modalities, Modality
+from ..modalities import Modalities
 from ..one_sided import Graph, towards_items, towards_users
 from .base import TrainingData
-from .embeddings import Projection, id_embedding
+from .embeddings import Projection, id_embedding, unit_length
 
 
 class ViewFusion(nn.Module):
@@ -79,8 +78,3 @@ class ViewFusion(nn.Module):
         inputs, views = self.inputs(), range(self.n_views)
         users, items = self.users(graph, inputs, views), self.items(graph, inputs, views)
         return users + self.read_user.bias, items + self.read_item.bias
-
-
-def unit_length(modality: Modality) -> Modality:
-    """Every row at length 1; zero rows stay."""
-    return Modality(F.normalize(modality.values, dim=1), modality.present)

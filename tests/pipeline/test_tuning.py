@@ -91,9 +91,9 @@ def test_a_killed_search_ends_where_an_undisturbed_one_does(search) -> None:
     tune(search, "-o", str(search / "whole"))
     expected = pl.read_parquet(search / "whole" / "tune" / "trials.parquet")
     code = "import os, signal; from mmrec.pipeline import tuning; train = tuning.train_stage\n"
-    code += "def killed(d, s, c, folder):\n"
+    code += "def killed(d, s, c, folder, **more):\n"
     code += "    if 'trial-0001' in str(folder): os.kill(os.getpid(), signal.SIGKILL)\n"
-    code += "    return train(d, s, c, folder)\n"
+    code += "    return train(d, s, c, folder, **more)\n"
     code += "tuning.train_stage = killed\nfrom mmrec.cli import app; app()"
     command = [sys.executable, "-c", code, "tune", "-c", str(search / "run.toml")]
     assert subprocess.run(command, capture_output=True).returncode == -signal.SIGKILL
@@ -112,10 +112,10 @@ def test_other_data_begin_a_new_search(search) -> None:
 def test_a_diverged_trial_is_a_failed_one(search, monkeypatch) -> None:
     train = tuning.train_stage
 
-    def diverge(dataset, store, config, folder):
+    def diverge(dataset, store, config, folder, **more):
         if "trial-0000" in str(folder):
             raise DivergedError("loss nan")
-        return train(dataset, store, config, folder)
+        return train(dataset, store, config, folder, **more)
 
     monkeypatch.setattr(tuning, "train_stage", diverge)
     assert tune(search).exit_code == 0
