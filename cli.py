@@ -46,7 +46,7 @@ DropUnknown = Annotated[
 
 EXIT_BAD_INPUT, EXIT_FAILURES, EXIT_LOCKED, EXIT_REFUSED, EXIT_INTERRUPTED = 3, 4, 5, 6, 130
 EXIT_PEER_FAILED = EXIT_INTERRUPTED  # torchrun reports the code of the process that failed first
-ALONE = ("extract", "evaluate", "run", "tune", "demo")  # commands that write, in one process
+ALONE = ("extract", "evaluate", "run", "tune", "sweep", "demo")  # commands that write, in one process
 
 
 @app.callback(invoke_without_command=True)
@@ -146,6 +146,25 @@ def tune(
         given = {"trials": trials, "workers": workers}
         counts = [f"tune.{key}={value}" for key, value in given.items() if value is not None]
         _print(tuning.tune(_load(config, [*(set_ or []), *counts], output, drop_unknown)), json)
+
+
+@app.command(epilog="Example: mmrec sweep examples/cliper-ablation.toml --set train.epochs=100")
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TOML file with a base config and a [sweep] section.")
+    ],
+    set_: Overrides = None,
+    output: Output = None,
+    json: AsJson = False,
+) -> None:
+    """Run every cell of a grid alike and report them in one table; what is up to date is not run again."""
+    with _user_errors():
+        from .pipeline import sweep as pipeline
+
+        outcome = pipeline.sweep(file, set_ or [], output)
+        _print(outcome, json)
+    if outcome.facts["failed"]:
+        raise typer.Exit(EXIT_FAILURES)
 
 
 @app.command(epilog="Example: mmrec compare runs/lightgcn runs/freedom --metric recall@20 --json")

@@ -81,6 +81,11 @@ def load_config(path: Path, overrides: Sequence[str] = (), output: Path | None =
     Relative paths in the file start at the file's folder, those in overrides at the current folder.
     Raises `ConfigError` that lists every mistake, and `FileNotFoundError` for a missing file.
     """
+    return build_config(load_sections(path, overrides, output), source=str(path))
+
+
+def load_sections(path: Path, overrides: Sequence[str] = (), output: Path | None = None) -> dict[str, Any]:
+    """The sections of `path` as `load_config` takes them, with overrides and resolved paths, unchecked."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such config file; see examples/ for one to start from")
     try:
@@ -92,8 +97,8 @@ def load_config(path: Path, overrides: Sequence[str] = (), output: Path | None =
     if output is not None:
         settings.append((("run", "output"), str(output)))
     for keys, value in settings:
-        _set(sections, keys, value)
-    return build_config(sections, source=str(path))
+        set_value(sections, keys, value)
+    return sections
 
 
 def build_config(sections: Mapping[str, Any], source: str = "config") -> Config:
@@ -134,10 +139,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"did you mean '{close[0]}'?" if close else f"known: {', '.join(names)}"
 
 
-def _set(sections: dict[str, Any], keys: tuple[str, ...], value: Any) -> None:
-    """Put an override in place of what the file says; its relative paths start at the current folder."""
+def set_value(
+    sections: dict[str, Any], keys: tuple[str, ...], value: Any, folder: Path | None = None
+) -> None:
+    """Put an override in place of what the file says; its relative paths start at `folder` (default: the
+    current one)."""
     alone: dict[str, Any] = {keys[0]: {keys[1]: value}} if len(keys) == 2 else {}
-    _resolve_paths(alone, Path())
+    _resolve_paths(alone, folder or Path())
     table = sections
     for key in keys[:-1]:
         table = table.setdefault(key, {})
