@@ -6,6 +6,7 @@ is computed once, in blocks; one with parameters becomes a part of the model tha
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -113,9 +114,18 @@ def _block(views: Sequence[FrozenView], image: FrozenView | None, block: slice, 
 
 def _rows(view: FrozenView, block: slice) -> Tensor:
     """Rows of a view in float32, zero where absent."""
-    rows = view.values[block].astype(np.float32)
-    rows[~view.present[block]] = 0
-    return torch.from_numpy(rows)
+    rows = torch.from_numpy(np.array(view.values[block]))
+    rows[~torch.from_numpy(view.present[block].copy())] = 0
+    _release(view.values)
+    return rows.float()
+
+
+def _release(values: np.ndarray) -> None:
+    """Give back the memory in which a read-only file was mapped; what is read again comes from the system's
+    cache. Otherwise a pass over all views would hold them all."""
+    owner = values.base
+    if isinstance(owner, mmap.mmap) and not values.flags.writeable and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

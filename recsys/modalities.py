@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from .errors import InputError
 
+_BLOCK = 2**16  # rows looked at together: the look takes more memory than the rows
+
 
 class Learned(Protocol):
     """How the rows of a view follow from parameters that are trained with the model."""
@@ -49,7 +51,8 @@ class Modality:
                 f"features are {self.values.dtype} with a {self.present.dtype} mask; "
                 "expected float32 and bool"
             )
-        bad = (~torch.isfinite(self.values).all(dim=1)).nonzero().flatten()
+        finite = [block.isfinite().all(dim=1) for block in self.values.split(_BLOCK)]
+        bad = (~torch.cat(finite)).nonzero().flatten()
         if len(bad):
             raise InputError(
                 f"features of {len(bad)} of {len(self.values)} items are not finite "
