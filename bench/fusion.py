@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
-import resource
 import tempfile
 import threading
 import time
@@ -91,16 +90,19 @@ def _measure(folder: Path, views: int, kind: str, sender: Any) -> None:
     elapsed = time.perf_counter() - started
     done.set()
     watcher.join()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    sender.send({"seconds": elapsed, "peak_mb": peak, "anonymous_mb": largest[0]})
+    sender.send({"seconds": elapsed, "peak_mb": memory_mb("VmHWM"), "anonymous_mb": largest[0]})
 
 
 def _watch(largest: list[float], done: threading.Event) -> None:
     """Keep the largest anonymous memory of this process, in MB (Linux)."""
     while not done.wait(0.02):
-        status = Path("/proc/self/status").read_text()
-        pages = next(line for line in status.splitlines() if line.startswith("RssAnon"))
-        largest[0] = max(largest[0], int(pages.split()[1]) / 2**10)
+        largest[0] = max(largest[0], memory_mb("RssAnon"))
+
+
+def memory_mb(entry: str) -> float:
+    status = Path("/proc/self/status").read_text()  # not `getrusage`: it starts from the parent's peak
+    line = next(line for line in status.splitlines() if line.startswith(entry))
+    return int(line.split()[1]) / 2**10
 
 
 if __name__ == "__main__":

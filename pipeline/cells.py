@@ -84,11 +84,19 @@ def _peak_memory() -> dict[str, float]:
     """Of this process, libraries included, and on the GPU where it has used one; in MB of 2^20 bytes."""
     import torch
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    found = {"peak_memory_mb": peak / (2**20 if sys.platform == "darwin" else 2**10)}
+    found = {"peak_memory_mb": _peak_resident_mb()}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         found["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
     return found
+
+
+def _peak_resident_mb() -> float:
+    status = Path("/proc/self/status")
+    if status.exists():  # Linux, where `getrusage` starts from the peak of the parent
+        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return int(peak.split()[1]) / 2**10
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

@@ -349,3 +349,18 @@ def test_intra_list_diversity_is_measured_on_the_view_asked_for(project) -> None
 def test_a_device_that_is_not_there_is_named(project, monkeypatch, section) -> None:
     monkeypatch.undo()  # the real encoder, which knows devices
     assert "device 'gpu'" in refused(project, "--set", f"{section}.device=gpu")
+
+
+def test_a_model_is_made_again_when_the_fusion_changes(project) -> None:
+    vbpr = ("--set", "train.model=vbpr", "--set", "fusion.kind=similarity")
+    assert run(project, *vbpr).exit_code == 0
+    account = json.loads((project / "out" / "model" / "config.json").read_text())
+    assert account["views"] == ["image.full", "fused"] and account["fusion"]["temperature"] == 0.2
+    assert "model: up to date" in run(project, *vbpr).stdout
+    assert "changed: fusion" in run(project, *vbpr, "--set", "fusion.temperature=0.1").stdout
+    gated = run(project, *vbpr, "--set", "fusion.kind=gated")
+    assert "changed: fusion" in gated.stdout and gated.exit_code == 0
+    assert "model: up to date" in run(project, *vbpr, "--set", "fusion.kind=gated").stdout
+    message = refused(project, *vbpr, "--set", "fusion.kind=similarty")
+    assert "fusion.kind" in message and "'similarity'" in message
+    assert "no view 'text.titel'" in refused(project, *vbpr, "--set", 'fusion.views=["text.titel"]')
