@@ -213,7 +213,7 @@ def inspect(
         from .pipeline import inspection
 
         if similarity:
-            _print(inspection.inspect_similarity(folder, worst, temperature, output), json)
+            _print(inspection.inspect_similarity(folder, worst, temperature, output, verify), json)
         else:
             _print(inspection.inspect(folder, verify), json)
 

@@ -61,13 +61,32 @@ def _found_columns(mapping: Mapping[str, str], columns: Sequence[str]) -> dict[s
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class PresetView:
+    """A sentence that no template with columns in it can make."""
+
+    name: str
+    template: str  # what the manifest records
+    prompt: str
+    sentence: Callable[[Mapping[str, Any]], str | None]
+
+    def render(self, row: Mapping[str, Any]) -> str | None:
+        return self.sentence(row)
+
+
 def _mended(found: Mapping[str, str]) -> tuple[View, ...]:
-    """Each field in its sentence, and all of them in one; what an item lacks is left out."""
-    sentences = {field: f"{PROMPTS[field]}{{{column}}}{_STOPS[field]}" for field, column in found.items()}
-    return tuple(
-        TextView(name, template, first_path)
-        for name, template in {**sentences, "global": " ".join(sentences.values())}.items()
-    )
+    """Each field in its sentence, and all of these in one text; what an item lacks is left out."""
+    views = tuple(TextView(field, _template(field, column), first_path) for field, column in found.items())
+
+    def all_of_them(row: Mapping[str, Any]) -> str | None:
+        rendered = (view.render(row) for view in views)
+        return " ".join(sentence for sentence in rendered if sentence is not None) or None
+
+    return (*views, PresetView("global", " ".join(view.template for view in views), "", all_of_them))
+
+
+def _template(field: str, column: str) -> str:
+    return f"{PROMPTS[field]}{{{column}}}{_STOPS[field]}"
 
 
 def first_path(value: Any) -> str | None:
@@ -79,33 +98,20 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, list) and bool(value) and isinstance(value[0], list)
 
 
-@dataclass(frozen=True, slots=True)
-class ReleasedView:
-    """A sentence as CLIPER's released extractor wrote it; every item has one."""
-
-    name: str
-    template: str
-    prompt: str
-    sentence: Callable[[Mapping[str, Any]], str]
-
-    def render(self, row: Mapping[str, Any]) -> str:
-        return self.sentence(row)
-
-
 def _released(found: Mapping[str, str]) -> tuple[View, ...]:
     """The release's sentences: "Missing" in the place of what is missing, category terms each followed by a
     space, and a global sentence whose placeholders were never filled but for the last, with the category."""
     views: list[View] = []
     for field, column in found.items():
-        template = f"{PROMPTS[field]}{{{column}}}{_STOPS[field]}"
-        views.append(ReleasedView(field, template, PROMPTS[field], _released_sentence(field, column)))
+        sentence = _released_sentence(field, column)
+        views.append(PresetView(field, _template(field, column), PROMPTS[field], sentence))
     if "category" in found:
         column = found["category"]
         unfilled = " ".join(f"{PROMPTS[field]}{{}}." for field in ("title", "brand", "category"))
         before = f"{unfilled} {PROMPTS['description']}"
         sentence = _released_global(before, column)
         escaped = before.replace("{}", "{{}}")
-        views.append(ReleasedView("global", f"{escaped}{{{column}}}", "", sentence))
+        views.append(PresetView("global", f"{escaped}{{{column}}}", "", sentence))
     return tuple(views)
 
 

@@ -64,9 +64,10 @@ def contrasts(
 def mismatch_scores(contrast: np.ndarray) -> np.ndarray:
     """How poorly an item's texts fit its image, (n,): the higher, the worse; NaN for items without contrast.
 
-    The mean over an item's views of how far its contrast (n, views) lies below the view's median, in the
-    view's own spread (1.48 median absolute deviations), so that a view in which all contrasts are small does
-    not look like a mismatch.
+    Root mean square, over an item's views, of how far its contrast (n, views) lies below the view's median;
+    0 where it lies above. Distances are in the view's own spread (1.48 median absolute deviations), so that
+    a view in which all contrasts are small does not look like a mismatch; the square lets one view that is
+    far off, such as a swapped title, stand out among others that fit.
     """
     present = ~np.isnan(contrast)
     total = np.zeros(len(contrast))
@@ -75,8 +76,10 @@ def mismatch_scores(contrast: np.ndarray) -> np.ndarray:
             continue
         median = np.median(of_view[here])
         spread = 1.4826 * np.median(np.abs(of_view[here] - median))
-        total[here] += (median - of_view[here]) / max(spread, 1e-6)
-    return np.where(present.any(axis=1), total / np.maximum(present.sum(axis=1), 1), np.nan)
+        below = np.maximum(median - of_view[here].astype(np.float64), 0)
+        total[here] += (below / max(spread, 1e-6)) ** 2
+    mean_square = total / np.maximum(present.sum(axis=1), 1)
+    return np.where(present.any(axis=1), np.sqrt(mean_square), np.nan)
 
 
 def distribution(similarity: np.ndarray) -> dict[str, Any]:

@@ -42,13 +42,20 @@ def inspect(folder: Path, verify: bool = False) -> Outcome:
 
 
 def inspect_similarity(
-    folder: Path, worst: int = 20, temperature: float = 0.2, output: Path | None = None
+    folder: Path,
+    worst: int = 20,
+    temperature: float = 0.2,
+    output: Path | None = None,
+    verify: bool = False,
 ) -> Outcome:
     """How well texts and images of the feature store in `folder` fit; `output` gets a row per item, Parquet.
 
     Raises FileNotFoundError for a folder without a store, InputError where there is nothing to compare.
     """
-    report = similarity_report(FeatureStore(_store_folder(folder) or folder), worst, temperature)
+    store = FeatureStore(_store_folder(folder) or folder)
+    if verify:
+        store.verify()
+    report = similarity_report(store, worst, temperature)
     facts = report.facts
     views = list(facts["views"])
     quantiles = ["0.01", "0.05", "0.5", "0.95"]

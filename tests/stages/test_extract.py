@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -119,6 +120,76 @@ def test_a_request_that_changes_no_vector_is_noted_and_then_trained_on(encoder, 
         check_made_for(FeatureStore(tmp_path / "store"), asked)
     assert run(shop, tmp_path / "store", crops=crops).up_to_date
     check_made_for(FeatureStore(tmp_path / "store"), asked)
+
+
+def test_a_store_from_before_a_key_existed_is_as_its_default(encoder, shop, tmp_path) -> None:
+    run(shop, tmp_path / "store")
+    manifest = tmp_path / "store" / "manifest.json"
+    account = json.loads(manifest.read_text())
+    del account["stats"]["request"]["normalise"]
+    manifest.write_text(json.dumps(account))
+    check_made_for(FeatureStore(tmp_path / "store"), ExtractConfig(text_views=VIEWS))
+    with pytest.raises(InputError, match=r"normalise = True \(config: False\)"):
+        check_made_for(FeatureStore(tmp_path / "store"), ExtractConfig(text_views=VIEWS, normalise=False))
+
+
+def test_limits_on_quality_change_no_request(encoder, shop, tmp_path) -> None:
+    run(shop, tmp_path / "store")
+    gated = ExtractConfig(text_views=VIEWS, min_similarity={"title": 0.9}, max_mismatched=0.1)
+    check_made_for(FeatureStore(tmp_path / "store"), gated)
+
+
+def test_ready_made_views_are_encoded_and_their_other_form_encodes_again(encoder, shop, tmp_path) -> None:
+    preset = {"text_views": {}, "views": "cliper"}
+    run(shop, tmp_path / "store", **preset)
+    store = FeatureStore(tmp_path / "store")
+    assert store.similarities == ["title", "global"]
+    assert store.manifest["space"]["prompts"] == {"title": "The product title is "}
+    assert store.read("text.title")[1].tolist() == [True, True, True, False, True]
+    assert run(shop, tmp_path / "store", **preset).up_to_date
+    released = run(shop, tmp_path / "store", **preset | {"views": "cliper-as-released"})
+    assert (released.encoded, released.reused) == (5, 0)
+    store = FeatureStore(tmp_path / "store")
+    assert store.similarities == ["title"] and store.read("text.title")[1].all()  # "Missing" is a title
+
+
+def test_summed_windows_keep_their_length_and_similarity_stays_a_cosine(encoder, shop, tmp_path) -> None:
+    run(shop, tmp_path / "mean")
+    run(shop, tmp_path / "sum", long_text="sum")
+    mean, added = (FeatureStore(tmp_path / name) for name in ("mean", "sum"))
+    long = mean.read("text.title")[0][2], added.read("text.title")[0][2]  # 24 tokens in windows of 8
+    assert np.linalg.norm(long[0].astype(np.float32)) == pytest.approx(1, abs=1e-3)
+    np.testing.assert_allclose(
+        long[1] / np.linalg.norm(long[1].astype(np.float32)), long[0].astype(np.float32), atol=2e-3
+    )
+    assert np.linalg.norm(long[1].astype(np.float32)) > 2
+    np.testing.assert_allclose(added.similarity("title"), mean.similarity("title"), atol=1e-3)
+
+
+def test_without_normalising_crops_are_averaged_and_no_more(encoder, shop, tmp_path, monkeypatch) -> None:
+    encode = encoder.encode_images
+    monkeypatch.setattr(encoder, "encode_images", lambda pixels: 3 * encode(pixels))
+    settings = {"image_views": ("full", "quadrants"), "normalise": False}
+    run(shop, tmp_path / "store", **settings)
+    store = FeatureStore(tmp_path / "store")
+    for view in ("image.full", "image.quadrants"):  # the pictures are of one colour
+        values, present = store.read(view)
+        np.testing.assert_allclose(np.linalg.norm(values[present].astype(np.float32), axis=1), 3, atol=1e-2)
+    assert store.manifest["space"]["normalisation"] == "none"
+    assert store.similarity("title")[0] == pytest.approx(
+        float(
+            encode([np.full((3, 2, 2), 1) * np.array([0, 0, 255]).reshape(3, 1, 1)])[0]
+            @ encoder.encode_tokens([encoder.tokenize("red")])[0]
+        ),
+        abs=1e-3,
+    )
+
+
+def test_the_context_and_the_norms_reach_the_encoder(encoder, shop, tmp_path, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(registry, "load_encoder", lambda *given: asked.append(given) or encoder)
+    run(shop, tmp_path / "store", context_length=248, normalise=False)
+    assert asked == [("tiny", "fp32", "auto", 248, False)]
 
 
 def test_a_killed_job_goes_on_and_ends_as_an_uninterrupted_one(encoder, shop, tmp_path, monkeypatch) -> None:
