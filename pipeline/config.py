@@ -81,7 +81,10 @@ def load_config(path: Path, overrides: Sequence[str] = (), output: Path | None =
     Relative paths in the file start at the file's folder, those in overrides at the current folder.
     Raises `ConfigError` that lists every mistake, and `FileNotFoundError` for a missing file.
     """
-    return build_config(load_sections(path, overrides, output), source=str(path))
+    sections = load_sections(path, overrides, output)
+    if "sweep" in sections:
+        raise ConfigError(f"{path}: holds a [sweep], many runs in one; run it with `mmrec sweep {path}`")
+    return build_config(sections, source=str(path))
 
 
 def load_sections(path: Path, overrides: Sequence[str] = (), output: Path | None = None) -> dict[str, Any]:

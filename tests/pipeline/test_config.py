@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from mmrec.pipeline.config import SECTIONS, Config, ConfigError, build_config, load_config, parse_override
+from mmrec.pipeline.grid import load_grid
 from mmrec.recsys.models import MODELS, model_class
 
 EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.toml"))
@@ -11,7 +12,12 @@ EXAMPLES = sorted((Path(__file__).resolve().parents[2] / "examples").glob("*.tom
 
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_every_example_is_valid(example: Path) -> None:
-    assert load_config(example).interactions is not None
+    if "[sweep]" in example.read_text(encoding="utf-8"):
+        with pytest.raises(ConfigError, match="run it with `mmrec sweep"):
+            load_config(example)
+        assert all(cell.config.interactions is not None for cell in load_grid(example).cells)
+    else:
+        assert load_config(example).interactions is not None
 
 
 def test_paths_in_the_file_start_at_its_folder_and_overrides_at_the_current_one(
