@@ -37,7 +37,7 @@ MMREC: dict[str, dict[str, Any]] = {
     "mmgcl": {"as_released": True},
 }
 LEARNING_RATES = {"lattice": 1e-4, "mmgcn": 1e-2, "grcn": 1e-4, "slmrec": 1e-1}  # where not 0.001
-COLUMNS = {"test": "test", "test_cold": "cold", "test_cold_among_cold": "among cold"}
+COLUMNS = {"test": "test", "test_cold": "cold", "test_among_cold": "among cold"}
 
 
 def main() -> None:
