@@ -41,7 +41,11 @@ def test_all_fixtures_are_within_tolerance(shared: Path, capsys) -> None:
         "freedom_edgedrop",
         "freedom_text_only",
     }
-    assert checked >= {f"recsys/{model}" for model in models} | {"longclip/longclip", "metrics/metrics"}
+    assert checked >= {f"recsys/{model}" for model in models} | {
+        "cliper/fusion",
+        "longclip/longclip",
+        "metrics/metrics",
+    }
 
 
 @pytest.mark.parametrize(
