@@ -66,7 +66,7 @@ class EdgePattern(nn.Module):
         if self.slots is not None:
             values = values.new_zeros(len(self.transposed)).index_add_(0, self.slots, values)
         if transposed:
-            values = values[self.transposed]
+            values = values.index_select(0, self.transposed)
             return _csr(self.transposed_starts, self.transposed_places, values, self.shape[::-1])  # type: ignore[arg-type]
         return _csr(self.starts, self.places, values, self.shape)  # type: ignore[arg-type]
 
@@ -76,7 +76,7 @@ class EdgePattern(nn.Module):
             return (left[self.rows] * right[self.columns]).sum(dim=1)
         places = _csr(self.starts, self.places, left.new_zeros(len(self.transposed)), self.shape)  # type: ignore[arg-type]
         found = torch.sparse.sampled_addmm(places, left, right.T, beta=0.0).values()
-        return found if self.slots is None else found[self.slots]
+        return found if self.slots is None else found.index_select(0, self.slots)
 
 
 def _csr(starts: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:

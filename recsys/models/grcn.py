@@ -109,7 +109,7 @@ class GRCN(GradientModel):
         self, attention: tuple[Tensor, ...], confidence: Tensor, sources: Tensor, targets: Tensor, n: int
     ) -> Tensor:
         """Edge weights of one direction, (n_edges,): relu of the best view's attention x confidence."""
-        weighted = torch.stack(attention, dim=1) * F.embedding(sources, confidence)  # (n_edges, n_views)
+        weighted = torch.stack(attention, dim=1) * confidence.index_select(0, sources)  # (n_edges, n_views)
         weights = torch.relu(weighted.amax(dim=1))
         if self.bare is None:
             return weights
