@@ -234,14 +234,21 @@ def demo(
 
 def _rank(command: str) -> int:
     """This process's number among those that torchrun started, 0 where it is alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if os.environ.get("WORLD_SIZE", "1") == "1":
         return 0
     if command in ALONE:
         raise typer.BadParameter(
             f"torchrun started several processes (WORLD_SIZE), but `mmrec {command}` works in one; "
             "run `mmrec train` with torchrun, and then this without"
         )
-    return int(os.environ.get("RANK", "0"))
+    names = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
+    values = {name: os.environ.get(name, "") for name in names}
+    if not all(value.isdecimal() for value in values.values()):
+        raise typer.BadParameter(
+            f"WORLD_SIZE is set, so several processes were started, but {values} are not all numbers; "
+            "start them with torchrun, or unset WORLD_SIZE"
+        )
+    return int(values["RANK"])
 
 
 def _load(

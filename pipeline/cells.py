@@ -43,8 +43,9 @@ def cell_key(config: Config, dataset: Dataset, store: FeatureStore | None) -> st
 def account_of(folder: Path, key: str) -> dict[str, Any] | None:
     """The account of the finished cell in `folder`; None where there is none of this `key`."""
     account = _read(folder)
-    intact = read_lineage(folder / "evaluation.json", "provenance", "lineage") is not None
-    return account if account and account.get("key") == key and intact else None
+    measured = read_lineage(folder / "evaluation.json", "provenance", "lineage")
+    own = account is not None and account.get("key") == key and account.get("evaluation") == measured
+    return account if own and measured is not None else None
 
 
 def run_cell(config: Config, key: str) -> str | None:
@@ -71,6 +72,7 @@ def _work(config: Config, key: str) -> None:
         cost = (earlier or {}).get("cost", {"seconds": None, "peak_memory_mb": None})
     account = {
         "key": key,
+        "evaluation": read_lineage(config.output / "evaluation.json", "provenance", "lineage"),
         "epochs": len(metrics["history"]),
         "best_epoch": metrics["best_epoch"],
         "train_seconds": sum(record["seconds"] for record in metrics["history"]),

@@ -17,6 +17,10 @@ from ..recsys.config import METRIC
 from .config import Config, ConfigError, build_config, load_sections, nearest, set_value
 
 Overrides = list[tuple[tuple[str, ...], Any]]
+_TAKEN: dict[tuple[str, ...], str] = {
+    ("train", "seed"): "every cell takes all of sweep.seeds",
+    ("run", "output"): "every cell has a run folder in that of the sweep",
+}
 
 
 class Axis(BaseModel, frozen=True, extra="forbid"):
@@ -31,7 +35,7 @@ class Axis(BaseModel, frozen=True, extra="forbid"):
         if (self.key is None) != isinstance(self.values, dict):
             raise ValueError("give a key and a list of values, or a table of changes for every label")
         labels = [str(value) for value in self.values]
-        if not labels or len({slug(label) for label in labels}) < len(labels):
+        if not labels or len({slug(label).casefold() for label in labels}) < len(labels):
             raise ValueError(f"values must have different names, at least one; got {labels}")
         return self
 
@@ -42,12 +46,19 @@ class Axis(BaseModel, frozen=True, extra="forbid"):
         keys = tuple((self.key or "").split("."))
         return {str(value): [(keys, value)] for value in self.values}
 
+    @model_validator(mode="after")
+    def _free_keys(self) -> Axis:
+        taken = {keys for changes in self.overrides().values() for keys, _ in changes} & set(_TAKEN)
+        for keys in taken:
+            raise ValueError(f"no axis can change {'.'.join(keys)}: {_TAKEN[keys]}")
+        return self
+
 
 class SweepConfig(BaseModel, frozen=True, extra="forbid"):
     """`[sweep]`: what is varied, and what is reported of it."""
 
     axis: Annotated[tuple[Axis, ...], Field(min_length=1)]
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)  # of training; every cell takes all
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)  # of training; default: that of the base
     splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
     metrics: Annotated[tuple[str, ...], Field(min_length=1)] = ("recall@20", "ndcg@20")
     compare: tuple[str, ...] = ()  # labels that the other labels of their axis are tested against
@@ -57,6 +68,16 @@ class SweepConfig(BaseModel, frozen=True, extra="forbid"):
     @classmethod
     def _one_or_more(cls, compare: Any) -> Any:
         return (compare,) if isinstance(compare, str) else compare
+
+    @field_validator("splits")
+    @classmethod
+    def _evaluated(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
+        from .summary import SPLIT_TITLES  # which loads torch
+
+        unknown = [split for split in splits if split not in SPLIT_TITLES]
+        if unknown:
+            raise ValueError(f"{', '.join(unknown)}: no such split; there are {', '.join(SPLIT_TITLES)}")
+        return splits
 
     @field_validator("metrics")
     @classmethod
@@ -117,6 +138,8 @@ def load_grid(path: Path, overrides: Sequence[str] = (), output: Path | None = N
         lines = [f"{path}: {explain(detail)}" for detail in error.errors()]
         raise ConfigError("\n".join(lines)) from error
     base = build_config(sections, source=str(path))
+    if "seeds" not in config.model_fields_set:
+        config = config.model_copy(update={"seeds": (base.train.seed,)})
     cells, problems = [], []
     for labels in product(*(axis.overrides() for axis in config.axis)):
         changed = deepcopy(sections)
@@ -157,7 +180,9 @@ def _missing_cutoffs(config: SweepConfig, cells: Sequence[Cell]) -> list[str]:
 def _cell(labels: tuple[str, ...], seed: int, config: Config, base: Config) -> Cell:
     folder = base.output.joinpath("cells", *map(slug, labels), f"seed-{seed}")
     features, key = base.features, [_content(part) for part in (config, base)]
-    if key[0] != key[1]:
+    if config.features != base.features:  # an axis names the store
+        features = config.features
+    elif key[0] != key[1]:
         features = base.features.with_name(f"{base.features.name}-{digest_json(key[0])[:8]}")
     run = config.run.model_copy(update={"output": str(folder), "features": str(features)})
     train = config.train.model_copy(update={"seed": seed})

@@ -7,7 +7,10 @@ import os
 
 SPINS = 1000  # looks at the lock before a thread that waits goes to sleep, some microseconds
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
-_KEPT = 2**30  # bytes of free memory that are kept; larger arrays go back to the system at once
+_KEPT = (
+    2**28,
+    2**25,
+)  # bytes of the largest array whose memory stays; older glibc takes the second
 
 
 def settle_process() -> None:
@@ -17,14 +20,19 @@ def settle_process() -> None:
     step allocates what the last one freed, and pages that go back to the system cost a fault and a zeroing
     each on their way in again.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+        os.environ.setdefault("GOMP_SPINCOUNT", str(SPINS))
     keep_memory()
 
 
 def keep_memory() -> None:
     """The memory part, for child processes, which inherit the variables alone. Nothing without glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    if mallopt is not None and not any(name.startswith("MALLOC_") for name in os.environ):
-        mallopt(_MMAP_THRESHOLD, _KEPT)
-        mallopt(_TRIM_THRESHOLD, _KEPT)
+    chosen = any(name.startswith("MALLOC_") or name == "GLIBC_TUNABLES" for name in os.environ)
+    if mallopt is None or chosen:
+        return
+    for size in _KEPT:  # either call alone would freeze the other threshold, which glibc adapts otherwise
+        if mallopt(_MMAP_THRESHOLD, size):
+            mallopt(_TRIM_THRESHOLD, size)
+            return

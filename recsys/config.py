@@ -87,7 +87,7 @@ class FusionConfig(BaseModel, frozen=True, extra="forbid"):
     temperature: Annotated[float, Field(gt=0)] = 0.2  # tau, of similarity
     attention_dim: Annotated[int, Field(ge=1)] = 64  # of queries and keys of self-attention
     width: Annotated[int, Field(ge=1)] | None = None  # of the result, by a learned map; default: the kind's
-    as_released: bool = False  # as in CLIPER's code: nothing is masked, mean over 3 views, mlp never trained
+    as_released: bool = False  # as in CLIPER's code; docs/cliper.md
     memory_mb: Annotated[int, Field(ge=1)] = 256  # budget of a block
 
     def settings(self) -> dict[str, Any]:

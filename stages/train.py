@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,8 @@ from .progress import progress_bar
 
 log = logging.getLogger(__name__)
 
-CODE_VERSION = 1  # raise it when the same data and settings would give another model
-_EFFORT = {"device", "capture", "checkpoint_every"}  # how, not what
+CODE_VERSION = 2  # raise it when the same data and settings would give another model
+EFFORT = {"device", "capture", "checkpoint_every"}  # how, not what
 
 
 @dataclass(slots=True)
@@ -70,17 +70,23 @@ def train(
         return TrainReport(config.model, up_to_date=True)
     started = time.perf_counter()
     placed = config.model_copy(update={"device": team.place(config.device)})
-    data = team.leader_first(lambda: training_data(dataset, store, placed, fusion))
     checkpoint = FileCheckpoint(folder.with_name(".training.safetensors"), digest_json(lineage))
     report = TrainReport(config.model, changed=changed)
-    model, history = _fit(data, dataset, placed, checkpoint, report, team)
+    model, views, history = _fit(
+        team.leader_first(lambda: training_data(dataset, store, placed, fusion)),
+        dataset,
+        placed,
+        checkpoint,
+        report,
+        team,
+    )
     report.seconds = time.perf_counter() - started
     if not team.leads:
         return report
     facts = {
         "model": config.model,
         "dim": config.dim,
-        "views": list(data.modalities),
+        "views": views,
         "options": model.options.model_dump(mode="json"),
         "train": config.model_dump(mode="json"),
         "fusion": (fusion or FusionConfig()).settings(),
@@ -129,15 +135,16 @@ def _fit(
     checkpoint: FileCheckpoint,
     report: TrainReport,
     team: Team,
-) -> tuple[Model, list[dict[str, Any]]]:
-    """The fitted model and its history; fills in the epochs and the validation figures of `report`."""
-    model = build_model(config.model, data, config)
+) -> tuple[Model, list[str], list[dict[str, Any]]]:
+    """The fitted model, its views, its history; fills in the epochs and validation figures of `report`."""
+    model, views = build_model(config.model, data, config), list(data.modalities)
+    data = replace(data, modalities={})  # the model has what it needs, in bfloat16 perhaps
     validate = _validator(dataset, config)
     if isinstance(model, ClosedFormModel):
         if team.leads:  # one process is enough for what takes one pass
             model.fit()
             report.validation = validate(model.vectors())
-        return model, []
+        return model, views, []
     if team.size > 1 and not model.rows_independent and team.leads:
         log.warning(
             "%s compares the rows of a batch with each other: each of %d processes compares its own alone",
@@ -156,7 +163,7 @@ def _fit(
         result.best_epoch,
         result.best_metrics,
     )
-    return model, result.history
+    return model, views, result.history
 
 
 def _validator(dataset: Dataset, config: TrainConfig) -> Callable[[Vectors], dict[str, float]]:
@@ -190,7 +197,7 @@ def train_lineage(
     dataset: Dataset, store: FeatureStore | None, config: TrainConfig, fusion: FusionConfig | None = None
 ) -> dict[str, str]:
     """What a bundle is made from: equal lineages, equal models."""
-    settings = config.model_dump(mode="json", include=set(TrainConfig.model_fields) - _EFFORT)
+    settings = config.model_dump(mode="json", include=set(TrainConfig.model_fields) - EFFORT)
     options = validate_options(config.model, config.options())
     reads_views = store is not None and model_class(config.model).reads_views
     lineage = {

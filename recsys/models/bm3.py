@@ -154,7 +154,7 @@ def drop(x: Tensor, rate: float) -> Tensor:
     `F.dropout` takes a draw for each; `rate` is met to 2^-16."""
     if x.device.type != "cpu":
         return F.dropout(x, rate)
-    threshold = round(rate * 2**16)
+    threshold = min(round(rate * 2**16), 2**16 - 1)
     bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
     kept = bits.view(torch.int16)[: x.numel()].view(x.shape) >= threshold - 2**15
     return x * kept * (1 / (1 - threshold / 2**16))

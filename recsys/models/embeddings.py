@@ -62,7 +62,7 @@ class Projection(nn.Module):
                 "set train_features = false, or take a fusion without parameters and without a width"
             )
         if train_features:
-            self.features = nn.Parameter(modality.values.clone())
+            self.features = nn.Parameter(modality.values.clone(memory_format=torch.contiguous_format))
         else:
             self.register_buffer("features", None if self.learned else modality.values, persistent=False)
 

@@ -79,6 +79,26 @@ def test_cells_with_other_features_have_a_store_of_their_own(log_only) -> None:
     assert second.config.features == log_only / "out" / "features" != first.config.features
 
 
+def test_an_axis_may_name_the_store_and_the_base_the_seed(log_only) -> None:
+    axis = '[[sweep.axis]]\nname = "store"\nkey = "run.features"\nvalues = ["a", "b"]\n'
+    (log_only / "run.toml").open("a").write(f'[sweep]\nmetrics = ["recall@3"]\n{axis}')
+    found = load_grid(log_only / "run.toml", ["train.seed=7"])
+    assert [cell.config.features for cell in found.cells] == [log_only / "a", log_only / "b"]
+    assert [cell.seed for cell in found.cells] == [7, 7] and found.config.seeds == (7,)
+
+
+def test_a_cell_that_something_else_has_run_in_is_not_taken_for_its_own(grid, here) -> None:
+    assert sweep(grid).exit_code == 0
+    cell = load_grid(grid / "run.toml").cells[0].config.output
+    before = (cell / "evaluation.json").read_bytes()
+    other = ["run", "-c", str(cell / "config.toml"), "--set", "train.model=popularity"]
+    assert CliRunner().invoke(app, other).exit_code == 0
+    assert (cell / "evaluation.json").read_bytes() != before
+    assert sweep(grid).exit_code == 0
+    figures = json.loads((cell / "evaluation.json").read_text())["splits"]
+    assert figures == json.loads(before)["splits"]
+
+
 def test_a_sweep_reports_every_cell_and_a_second_call_runs_nothing(grid, here) -> None:
     result = sweep(grid, "--json")
     assert result.exit_code == 0, result.output
@@ -169,6 +189,12 @@ def test_mistakes_of_a_sweep_are_named_before_any_work(grid) -> None:
         ('"ndcg@2"', '"ndgc@2"', "ndgc@2: not NAME@K"),
         ('key = "train.model"\n', "", "a key and a list of values, or a table"),
         ('"ndcg@2"', '"ndcg@7"', "ndcg@7 is not evaluated; evaluate.k is [2, 3]"),
+        (
+            'key = "train.model"',
+            'key = "train.seed"',
+            "no axis can change train.seed: every cell takes all of",
+        ),
+        ('splits = ["test",', 'splits = ["tset",', "tset: no such split; there are validation, test"),
         ("seeds =", "seed =", "sweep.seed: unknown key; did you mean 'seeds'?"),
     ):
         file.write_text(text.replace(old, new))

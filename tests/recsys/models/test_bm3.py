@@ -4,7 +4,7 @@ import torch
 from mmrec.recsys.modalities import Modality
 from mmrec.recsys.models import model_class, validate_options
 from mmrec.recsys.models.base import TrainingData
-from mmrec.recsys.models.bm3 import BM3, distance
+from mmrec.recsys.models.bm3 import BM3, distance, drop
 from mmrec.recsys.models.distinct import distinct
 
 USERS, POSITIVES = torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 2, 0])
@@ -72,3 +72,13 @@ def test_cold_items_are_placed_by_their_views_at_the_length_of_the_others() -> N
     assert torch.cosine_similarity(items[3:4], mean).item() == pytest.approx(1)
     assert items[3].norm().item() == pytest.approx(items[:3].norm(dim=1).mean().item())
     assert not model.vectors().items[4].any()  # nothing is known about it
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.3, 0.999999])
+def test_dropped_rows_keep_their_expectation(rate: float) -> None:
+    torch.manual_seed(0)
+    dropped = drop(torch.ones(1001, 63), rate)
+    assert dropped.isfinite().all()
+    if rate < 0.9:
+        assert (dropped == 0).float().mean().item() == pytest.approx(rate, abs=0.01)
+        assert dropped.mean().item() == pytest.approx(1, abs=0.02)
