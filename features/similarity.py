@@ -39,8 +39,8 @@ def contrasts(
 
     An item's image is paired with the texts of `PAIRINGS` random other items, and its text with their images;
     the contrast is the mean of both distances in standard deviations: 0 is what a random pairing has, and
-    images or texts that resemble everything gain nothing by it. NaN where not `both` (n,); 0 where all
-    pairings are the same.
+    images or texts that resemble everything gain nothing by it. NaN where not `both` (n,), and where all
+    pairings are the same, as with one other item: that says nothing about the own pair.
     """
     found = np.full(len(images), np.nan, dtype=np.float32)
     rows = np.flatnonzero(both)
@@ -102,7 +102,7 @@ def _distance(cosine: np.ndarray, paired: np.ndarray, other: np.ndarray) -> tupl
     mean = (paired * other).sum(axis=1) / n
     deviation = np.sqrt((((paired - mean[:, None]) ** 2) * other).sum(axis=1) / n)
     distance = (cosine - mean) / np.maximum(deviation, 1e-6)
-    return np.where(deviation > 1e-6, distance, 0.0), mean
+    return np.where(deviation > 1e-6, distance, np.nan), mean
 
 
 def _unit(rows: np.ndarray) -> np.ndarray:

@@ -42,9 +42,11 @@ def test_a_contrast_is_the_distance_from_random_pairings_in_their_deviations() -
     assert random_mean == pytest.approx((0.3 + 0.5 + (0.6 + 1.0) / 2) / 3)
 
 
-def test_contrast_of_pairings_that_are_all_alike_is_zero_and_of_one_item_unknown() -> None:
+def test_contrast_is_unknown_where_all_pairings_are_alike_and_of_a_single_item() -> None:
     same = np.ones((4, 3), np.float32)
-    assert contrasts(same, same, np.ones(4, bool))[0].tolist() == [0, 0, 0, 0]
+    assert np.isnan(contrasts(same, same, np.ones(4, bool))[0]).all()
+    pair = np.eye(2, 3, dtype=np.float32)  # one other item to be paired with
+    assert np.isnan(contrasts(pair, pair, np.ones(2, bool))[0]).all()
     alone, mean = contrasts(same, same, np.array([True, False, False, False]))
     assert np.isnan(alone).all() and math.isnan(mean)
 
