@@ -7,10 +7,8 @@ import os
 
 SPINS = 1000  # looks at the lock before a thread that waits goes to sleep, some microseconds
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # parameters of mallopt(3)
-_KEPT = (
-    2**28,
-    2**25,
-)  # bytes of the largest array whose memory stays; older glibc takes the second
+_KEPT = 2**28, 2**25  # bytes of the largest array that is kept when freed; older glibc takes the second
+_FREE = 2**31 - 1  # bytes at the end of the heap that may lie free between steps
 
 
 def settle_process() -> None:
@@ -34,5 +32,5 @@ def keep_memory() -> None:
         return
     for size in _KEPT:  # either call alone would freeze the other threshold, which glibc adapts otherwise
         if mallopt(_MMAP_THRESHOLD, size):
-            mallopt(_TRIM_THRESHOLD, size)
+            mallopt(_TRIM_THRESHOLD, _FREE)
             return
