@@ -43,5 +43,12 @@ def ranking_loss(
 ) -> dict[str, Tensor]:
     """BPR of the margins (b,) plus the penalty of the `regularised` rows, each (b, d)."""
     bpr = margin_loss(margin, epsilon=LOG_EPSILON if as_released else 0.0)
+    return penalised("bpr", bpr, regularised, reg_weight, as_released)
+
+
+def penalised(
+    name: str, ranking: Tensor, regularised: tuple[Tensor, ...], reg_weight: float, as_released: bool
+) -> dict[str, Tensor]:
+    """The ranking term `name` plus the penalty of the `regularised` rows, each (b, d)."""
     penalty = (norm_loss if as_released else l2_loss)(*regularised)
-    return {"loss": bpr + reg_weight * penalty, "bpr": bpr, "reg": penalty}
+    return {"loss": ranking + reg_weight * penalty, name: ranking, "reg": penalty}

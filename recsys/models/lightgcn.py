@@ -10,9 +10,9 @@ from pydantic import BaseModel, Field
 from torch import Tensor
 
 from ..graph import BipartiteGraph
-from ..losses import l2_loss, margins, norm_loss
+from ..losses import margins
 from .base import GradientModel, TrainingData
-from .bpr import ranking_loss
+from .bpr import penalised, ranking_loss
 from .contrastive import sampled_softmax
 from .embeddings import id_embedding
 
@@ -54,8 +54,7 @@ class LightGCN(GradientModel):
             margin = margins(final_users, chosen, others)
             return ranking_loss(margin, egos, options.reg_weight, options.as_released)
         softmax = sampled_softmax(final_users, chosen, others, options.temperature)
-        penalty = (norm_loss if options.as_released else l2_loss)(*egos)
-        return {"loss": softmax + options.reg_weight * penalty, "softmax": softmax, "reg": penalty}
+        return penalised("softmax", softmax, egos, options.reg_weight, options.as_released)
 
     def forward(self) -> tuple[Tensor, Tensor]:
         users, items = self.graph.propagate(self.user.weight, self.item.weight, self.options.n_layers)
