@@ -49,4 +49,9 @@ GRIDS: dict[str, dict[str, tuple[float, ...]]] = {
         "train.lattice.reg_weight": (0.0, 1e-5, 1e-4, 1e-3),
     },
     "mgcn": {"train.mgcn.contrast_weight": (1e-3, 1e-2, 1e-1)},
+    "alignrec": {
+        "train.learning_rate": (5e-3, 3e-3, 1e-3, 7e-4, 5e-4, 3e-4, 1e-4),
+        "train.alignrec.cca_weight": (1e-4, 1e-3, 5e-3, 1e-2, 1e-1),
+        "train.alignrec.similarity_weight": (0.1, 0.2, 0.3, 0.4, 0.5),
+    },
 }

@@ -38,13 +38,13 @@ class Port:
 
 
 WHOLE = slice(None)
-FEATURES = {"text": "t_feat", "visual": "v_feat"}
+FEATURES = {"text": "t_feat", "visual": "v_feat", "joint": "mm_feat"}
 LOSSES = {"out/loss_bpr": "bpr", "out/loss_reg_unweighted": "reg"}
 
 
 def views_of(config: dict[str, Any], official: Tensors) -> list[str]:
     """Text first, as MMRec concatenates."""
-    return [view for view in FEATURES if view[0] in config.get("_mods", "vt")]
+    return [view for view in ("text", "visual") if view[0] in config.get("_mods", "vt")]
 
 
 def table_names(user: str, item: str) -> Callable[[Tensors, Any], Names]:
@@ -206,6 +206,43 @@ def mgcn_middle(model: Any, official: Tensors) -> dict[str, Tensor]:
         "mid/text_original_adj": text,
         "mid/content_embeds": torch.cat(embeddings),
         "mid/side_embeds": torch.cat(model.sides(*embeddings)),
+    }
+
+
+def alignrec_names(official: Tensors, features: dict[str, Tensor]) -> Names:
+    names = table_names("user_embedding.weight", "item_id_embedding.weight")(official, features)
+    names["param/mm_embedding.weight"] = {"content.projection.features": WHOLE}
+    linears = {"mm_trs": "content.projection.linear", "gate_v.0": "content.gate"}
+    if "param/v_ln.weight" in official:
+        linears["v_ln"] = "content.projection.norm"
+    return names | linear_names(linears)
+
+
+def alignrec_options(config: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "n_layers": config["n_ui_layers"],
+        "n_item_layers": config["n_layers"],
+        "k": config["knn_k"],
+        "content_weight": 1 / (config["side_emb_div"] or 1),
+        "layer_norm": config["use_ln"],
+        "cca_weight": config["cl_loss"],
+        "uia_weight": config["ui_cosine_loss_weight"] if config["ui_cosine_loss"] else 0.0,
+        "similarity_weight": config["sim_weight"],
+        "reg_weight": config["reg_weight"],
+        "reg_batch_size": config["train_batch_size"],
+        "train_features": True,
+        "as_released": True,
+    }
+
+
+def alignrec_middle(model: Any, official: Tensors) -> dict[str, Tensor]:
+    embeddings = model.graph.propagate(model.user.weight, model.item.weight, model.options.n_layers)
+    return {
+        "mid/norm_adj": adjacency(model.graph),
+        "mid/R": model.graph.to_users.to_dense(),
+        "mid/mm_original_adj": model.content.graph.matrix.to_dense(),
+        "mid/content_embeds": torch.cat(embeddings),
+        "mid/side_embeds": torch.cat(model.sides()),
     }
 
 
@@ -434,6 +471,19 @@ PORTS = {
             "out/loss_cl_user": "contrast.user",
         },
         middle=mgcn_middle,
+    ),
+    "ALIGNREC": Port(
+        model="alignrec",
+        options=alignrec_options,
+        views=lambda config, official: ["joint"],
+        parameters=alignrec_names,
+        components={
+            "out/loss_bpr": "bpr",
+            "out/loss_cl_item": "cca.item",
+            "out/loss_cl_user": "cca.user",
+            "out/loss_sim_unweighted": "similarity",
+        },
+        middle=alignrec_middle,
     ),
     "SLMRec": Port(
         model="slmrec",

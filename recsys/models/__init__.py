@@ -27,6 +27,7 @@ MODELS: dict[str, str] = {
     "bm3": "bm3:BM3",
     "lattice": "lattice:LATTICE",
     "mgcn": "mgcn:MGCN",
+    "alignrec": "alignrec:AlignRec",
 }
 
 

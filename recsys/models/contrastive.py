@@ -77,6 +77,17 @@ def in_batch_loss(
     return losses.where(kept, 0).sum() / kept.sum().clamp(min=1)
 
 
+def cosine_contrast(
+    anchors: Tensor, targets: Tensor, nodes: Distinct, temperature: float, valid: Tensor
+) -> Tensor:
+    """`in_batch_loss` of the cosines of two representations, (m, d) each, of the same distinct `nodes`, over
+    `temperature`, among those that are `valid` (m,)."""
+    bound = 1 / temperature
+    return in_batch_loss(
+        F.normalize(anchors, dim=1) * bound, F.normalize(targets, dim=1), nodes, nodes, bound, valid=valid
+    )
+
+
 def sampled_softmax(users: Tensor, positives: Tensor, negatives: Tensor, temperature: float) -> Tensor:
     """Mean of -log exp(cos_ui / t) / (exp(cos_ui / t) + sum_j exp(cos_uj / t)), j over all rows (m, d) of
     `negatives`; users and positives (b, d)."""

@@ -14,7 +14,7 @@ from ..graph import BipartiteGraph, product, take_rows
 from ..losses import bpr_loss, l2_loss
 from ..modalities import Modality
 from .base import GradientModel, TrainingData
-from .contrastive import in_batch_loss
+from .contrastive import cosine_contrast
 from .distinct import Distinct, all_rows, distinct
 from .embeddings import Projection, id_embedding, require_modalities
 
@@ -112,10 +112,8 @@ class MGCN(GradientModel):
 
     def _contrast(self, side: Tensor, embeddings: Tensor, distinct_rows: Distinct, held: Tensor) -> Tensor:
         """InfoNCE between both representations of a node, among those that have a view."""
-        bound = 1 / self.options.temperature
-        anchors, targets = F.normalize(side, dim=1) * bound, F.normalize(embeddings, dim=1)
         valid = held[distinct_rows.rows].any(dim=1)
-        return in_batch_loss(anchors, targets, distinct_rows, distinct_rows, bound, valid=valid)
+        return cosine_contrast(side, embeddings, distinct_rows, self.options.temperature, valid)
 
 
 class PurifiedView(nn.Module):

@@ -18,7 +18,7 @@ from mmrec.recsys.training import fit
 
 WEIGHTED = ("similarity", "mean", "gated", "self-attention")
 LEARNED = ("gated", "self-attention", "mlp")
-CONTENT = ("freedom", "vbpr", "bm3", "mgcn", "lattice", "grcn", "mmgcn", "slmrec", "mmgcl")
+CONTENT = ("freedom", "vbpr", "bm3", "mgcn", "alignrec", "lattice", "grcn", "mmgcn", "slmrec", "mmgcl")
 N_USERS, N_ITEMS, DIM = 12, 10, 6
 
 
@@ -164,7 +164,7 @@ def training_data(kind: str, **settings) -> TrainingData:
 
 def model_of(name: str, data: TrainingData, **options) -> GradientModel:
     torch.manual_seed(0)
-    raw = {"k": 3} if name in ("freedom", "lattice", "mgcn") else {}
+    raw = {"k": 3} if name in ("freedom", "lattice", "mgcn", "alignrec") else {}
     model = model_class(name)(data, 4, validate_options(name, raw | options))
     assert isinstance(model, GradientModel)
     return model

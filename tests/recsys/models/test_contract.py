@@ -12,9 +12,25 @@ from mmrec.recsys.models import MODELS, model_class, validate_options
 from mmrec.recsys.models.base import ClosedFormModel, GradientModel, TrainingData, Vectors
 from mmrec.recsys.training import fit
 
-CONTENT_MODELS = {"vbpr", "freedom", "bm3", "lattice", "mgcn", "grcn", "mmgcn", "slmrec", "mmgcl"}
+CONTENT_MODELS = {
+    "vbpr",
+    "freedom",
+    "bm3",
+    "lattice",
+    "mgcn",
+    "alignrec",
+    "grcn",
+    "mmgcn",
+    "slmrec",
+    "mmgcl",
+}
 N_USERS, N_ITEMS, COLD = 16, 13, 12  # a user likes items 0..11 of the user's parity; item 12 is cold
-OPTIONS = {"freedom": {"k": 4, "edge_dropout": 0.2}, "itemknn": {"shrink": 0.0}, "ease": {"reg_weight": 1.0}}
+OPTIONS = {
+    "freedom": {"k": 4, "edge_dropout": 0.2},
+    "alignrec": {"k": 4},
+    "itemknn": {"shrink": 0.0},
+    "ease": {"reg_weight": 1.0},
+}
 
 
 def checkerboard() -> tuple[torch.Tensor, torch.Tensor]:
