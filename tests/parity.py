@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from parity_encoders import compare_long_clip, compare_view_weights
+from parity_encoders import compare_beit3, compare_long_clip, compare_view_weights
 from parity_ports import FEATURES, PORTS, Names, Part, Port, Tensors, compare_fusions
 from safetensors.torch import load_file
 from scipy.sparse import csr_matrix
@@ -188,6 +188,12 @@ def check_long_clip(fixture: Path, config: dict[str, Any], official: Tensors) ->
     return deviations
 
 
+def check_beit3(fixture: Path, config: dict[str, Any], official: Tensors) -> Deviations:
+    deviations = Deviations()
+    compare_beit3(deviations.compare, config["config"], official)
+    return deviations
+
+
 def check_cliper(fixture: Path, config: dict[str, Any], official: Tensors) -> Deviations:
     """Every fusion as released, through `fuse`; similarity attention from stored cosines as well."""
     deviations = Deviations()
@@ -199,6 +205,7 @@ def check_cliper(fixture: Path, config: dict[str, Any], official: Tensors) -> De
 Check = Callable[[Path, dict[str, Any], Tensors], Deviations]
 CLASSES: dict[str, Check] = dict.fromkeys(PORTS, check_recommender)  # by the json's official_class
 FOLDERS: dict[str, Check] = {  # fixtures without a class, by their folder
+    "beit3": check_beit3,
     "cliper": check_cliper,
     "longclip": check_long_clip,
     "metrics": check_metrics,

@@ -10,17 +10,21 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmrec.features.encoders.beit3_checkpoint import load_beit3
+from mmrec.features.encoders.beit3_model import Beit3
 from mmrec.features.encoders.checkpoints import build_model, find_long_clip
 from mmrec.features.encoders.positions import stretch_positions
-from mmrec.features.encoders.registry import SIDECAR
+from mmrec.features.encoders.registry import BEIT3_SIDECAR, SIDECAR
 from mmrec.features.encoders.text_tower import pooled_text
 from mmrec.features.encoders.tokens import CLIP_VOCABULARY, load_tokens
 from mmrec.features.similarity import cosines, view_weights
 
 ENCODER_ATOL = 2e-5
+BEIT3_ATOL = 5e-5
 HALF_ATOL = 2e-3  # the official stretch runs in float16
 Tensors = dict[str, Tensor]
 Compare = Callable[..., None]
@@ -82,6 +86,44 @@ def load_long_clip(config: dict[str, Any], official: Tensors) -> Any:
         save_file(state, weights)
         weights.with_name(SIDECAR).write_text(json.dumps(sidecar), encoding="utf-8")
         return build_model(find_long_clip(f"small/{weights}"))
+
+
+def compare_beit3(compare: Compare, config: dict[str, Any], official: Tensors) -> None:
+    """The official state dict through our loader: every state of each pass, heads, contrastive loss."""
+    model = load_official_beit3(config, official)
+    images, texts = official["in/image"], official["in/text_ids"]
+    padding = official["in/padding_mask"].bool()
+    with torch.no_grad():
+        passes = {
+            "image_only": model(images),
+            "text_only": model(text_ids=texts, padding=padding),
+            "text_only_nomask": model(text_ids=texts),
+            "joint": model(images, texts, padding),
+        }
+        for name, states in passes.items():
+            key = f"{name}.encoder_out"
+            if f"out/{key}" in official:
+                compare(name, key, states, official[f"out/{key}"], BEIT3_ATOL)
+        if not model.config.retrieval_heads:
+            return
+        vision = F.normalize(model.vision_head(passes["image_only"][:, 0]), dim=-1)
+        language = F.normalize(model.language_head(passes["text_only"][:, 0]), dim=-1)
+        logits = model.logit_scale.exp() * vision @ language.T  # (n, n)
+        own = torch.arange(len(logits))
+        loss = (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+    for name, ours in (("vision_cls", vision), ("language_cls", language), ("clip_loss", loss)):
+        compare("heads", name, ours, official[f"out/{name}"], BEIT3_ATOL)
+
+
+def load_official_beit3(config: dict[str, Any], official: Tensors) -> Beit3:
+    """The fixture's parameters as a checkpoint file nested as the official ones, loaded as a user would."""
+    with TemporaryDirectory() as folder:
+        weights = Path(folder) / "beit3.pth"
+        state = {key.removeprefix("param/"): t for key, t in official.items() if key.startswith("param/")}
+        torch.save({"model": state}, weights)
+        heads = {"heads": config["encoder_attention_heads"]}
+        weights.with_name(BEIT3_SIDECAR).write_text(json.dumps(heads), encoding="utf-8")
+        return load_beit3(weights)
 
 
 def compare_view_weights(compare: Compare, config: dict[str, Any], official: Tensors) -> None:

@@ -8,6 +8,8 @@ from ..errors import InputError
 from .base import Encoder
 
 SIDECAR = "open_clip_config.json"  # beside a checkpoint: its architecture and preprocessing
+BEIT3_WEIGHTS, BEIT3_TOKENIZER = "model.safetensors", "beit3.spm"
+BEIT3_SIDECAR = "beit3_config.json"  # beside a BEiT-3 whose tensors do not say how many heads it has
 TINY = Path(__file__).with_name("tiny")  # written by tools/train_tiny_clip.py
 
 
