@@ -170,9 +170,17 @@ ASIDES = (
 )
 
 
+# What a picture draws in the place of an attribute that is "".
+SWATCH = ("+ 0.06,0.06 0.94,0.06 0.94,0.94 0.06,0.94",)
+UNDYED, UNDYED_ACCENT = (176, 178, 180), (96, 98, 102)
+
+
 @dataclass(frozen=True, slots=True)
 class Product:
-    """What is true of a product: its picture and its texts follow from it, up to random variation."""
+    """What is true of a product: its picture and its texts follow from it, up to random variation.
+
+    A picture leaves out what is "": a square swatch has no category, a pale grey no colour.
+    """
 
     category: str
     pattern: str
@@ -212,7 +220,7 @@ def product_picture(product: Product, rng: np.random.Generator, size: int = 96) 
     left, top = (int(rng.integers(0, size - side + 1)) for _ in range(2))
 
     body = _filled(product, side, rng)
-    outline = _shape(OUTLINES[product.category], side).rotate(
+    outline = _shape(OUTLINES.get(product.category, SWATCH), side).rotate(
         rng.uniform(-10, 10), resample=Image.Resampling.BILINEAR
     )
     backdrop = tuple(int(c) for c in rng.integers(196, 244, size=3))
@@ -220,20 +228,23 @@ def product_picture(product: Product, rng: np.random.Generator, size: int = 96) 
     rim = Image.new("RGB", (side, side), (70, 70, 74))  # keeps a white product apart from a pale backdrop
     picture.paste(rim, (left + 1, top + 1), outline)
     picture.paste(body, (left, top), outline)
-    _stamp_badge(picture, product.brand, left + side // 2, top + round(0.62 * side), size, rng)
+    if product.brand:
+        _stamp_badge(picture, product.brand, left + side // 2, top + round(0.62 * side), size, rng)
     return _photographed(picture, rng)
 
 
 def _filled(product: Product, side: int, rng: np.random.Generator) -> Image.Image:
-    fill = Image.new("RGB", (side, side), COLOURS[product.colour])
-    if product.pattern == "plain":
+    fill = Image.new("RGB", (side, side), COLOURS.get(product.colour, UNDYED))
+    accent = COLOURS.get(product.accent, UNDYED_ACCENT)
+    pattern = product.pattern or ("two-tone" if product.accent else "plain")
+    if pattern == "plain":
         return fill
-    if product.pattern == "two-tone":
-        fill.paste(COLOURS[product.accent], (0, side // 2, side, side))
+    if pattern == "two-tone":
+        fill.paste(accent, (0, side // 2, side, side))
         return fill
-    stencil = _pattern(product.pattern, side)
+    stencil = _pattern(pattern, side)
     dx, dy = (int(shift) for shift in rng.integers(0, side, size=2))
-    fill.paste(COLOURS[product.accent], (0, 0), stencil.crop((dx, dy, dx + side, dy + side)))
+    fill.paste(accent, (0, 0), stencil.crop((dx, dy, dx + side, dy + side)))
     return fill
 
 

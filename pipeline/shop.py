@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,8 @@ from .products import (
 
 log = logging.getLogger(__name__)
 
-ATTRIBUTES = {  # attribute -> its values, and how much it matters to a user, in units of log-odds
+Attributes = Mapping[str, tuple[tuple[str, ...], float]]
+ATTRIBUTES: Attributes = {  # attribute -> its values, and how much it matters to a user, in log-odds
     "category": (tuple(OUTLINES), 1.6),
     "pattern": (tuple(PATTERNS), 1.2),
     "colour": (tuple(COLOURS), 1.3),
@@ -71,11 +73,11 @@ def generate_shop(
 
     (folder / "images").mkdir(parents=True, exist_ok=True)
     catalogue = _catalogue(products, products_rng)
-    breakage = _breakages(n_items, gaps_rng)
-    for product, row, broken in zip(products, catalogue.iter_rows(named=True), breakage, strict=True):
-        _write_image(folder / row["image"], product, image_size, broken, products_rng)
+    broken_images = breakages(n_items, gaps_rng)
+    for product, row, broken in zip(products, catalogue.iter_rows(named=True), broken_images, strict=True):
+        write_image(folder / row["image"], product, image_size, broken, products_rng)
     items = folder / "items.csv"
-    _with_gaps(catalogue, gaps_rng).write_csv(items)
+    with_gaps(catalogue, gaps_rng).write_csv(items)
 
     log_rows = draw_interactions(products, n_users, interactions_per_user, users_rng)
     interactions = folder / "interactions.csv"
@@ -92,7 +94,11 @@ def generate_shop(
 
 
 def draw_interactions(
-    products: list[Product], n_users: int, interactions_per_user: int, rng: np.random.Generator
+    products: list[Product],
+    n_users: int,
+    interactions_per_user: int,
+    rng: np.random.Generator,
+    attributes: Attributes = ATTRIBUTES,
 ) -> pl.DataFrame:
     """A log (user_idx, item_idx, timestamp) ordered by time, without repeated pairs.
 
@@ -102,7 +108,7 @@ def draw_interactions(
     """
     n_items = len(products)
     popularity = rng.normal(0, 0.8, size=n_items)
-    taste = _tastes(products, n_users, rng)  # (n_users, n_items)
+    taste = _tastes(products, n_users, attributes, rng)  # (n_users, n_items)
     drawn = taste + popularity + rng.gumbel(size=taste.shape)
     order = np.argsort(-drawn, axis=1, kind="stable")
 
@@ -115,11 +121,13 @@ def draw_interactions(
     return rows.sort("timestamp", "user_idx", "item_idx")
 
 
-def _tastes(products: list[Product], n_users: int, rng: np.random.Generator) -> np.ndarray:
+def _tastes(
+    products: list[Product], n_users: int, attributes: Attributes, rng: np.random.Generator
+) -> np.ndarray:
     """What each user makes of each item, (n_users, n_items): a weight per attribute value, summed."""
     blend = rng.dirichlet(np.full(N_STYLES, 0.15), size=n_users)  # (n_users, styles)
     utility = np.zeros((n_users, len(products)))
-    for attribute, (values, weight) in ATTRIBUTES.items():
+    for attribute, (values, weight) in attributes.items():
         style = rng.normal(size=(N_STYLES, len(values)))
         own = rng.normal(size=(n_users, len(values)))
         liking = weight * (0.9 * blend @ style + 0.45 * own)  # (n_users, values)
@@ -141,7 +149,7 @@ def _catalogue(products: list[Product], rng: np.random.Generator) -> pl.DataFram
     )
 
 
-def _with_gaps(catalogue: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
+def with_gaps(catalogue: pl.DataFrame, rng: np.random.Generator) -> pl.DataFrame:
     """The catalogue with a few empty cells, as in any real one."""
     shares = {"image": NO_IMAGE, **NO_TEXT}
     gaps = [
@@ -154,7 +162,7 @@ def _with_gaps(catalogue: pl.DataFrame, rng: np.random.Generator) -> pl.DataFram
     return catalogue.with_columns(gaps)
 
 
-def _breakages(n_items: int, rng: np.random.Generator) -> list[str | None]:
+def breakages(n_items: int, rng: np.random.Generator) -> list[str | None]:
     """What is wrong with each item's image file; None for nearly all."""
     broken: list[str | None] = [None] * n_items
     for turn, item_idx in enumerate(rng.permutation(n_items)[: round(BROKEN_IMAGE * n_items)]):
@@ -162,7 +170,7 @@ def _breakages(n_items: int, rng: np.random.Generator) -> list[str | None]:
     return broken
 
 
-def _write_image(
+def write_image(
     path: Path, product: Product, size: int, broken: str | None, rng: np.random.Generator
 ) -> None:
     encoded = io.BytesIO()
