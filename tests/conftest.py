@@ -78,6 +78,48 @@ def png() -> Callable[[tuple[int, int, int]], bytes]:
     return _png
 
 
+@pytest.fixture(scope="session")
+def sentence_pieces(tmp_path_factory) -> Path:
+    """A small sentencepiece model of a few words about mugs."""
+    from sentencepiece import SentencePieceTrainer
+
+    stem = tmp_path_factory.mktemp("pieces") / "mugs"
+    colours, sizes = ("red", "blue", "green"), ("large", "small", "flat")
+    lines = [f"a {size} {colour} mug and a {colour} plate" for colour in colours for size in sizes]
+    SentencePieceTrainer.Train(
+        sentence_iterator=iter(lines),
+        model_prefix=str(stem),
+        vocab_size=40,
+        hard_vocab_limit=False,
+        minloglevel=2,
+    )
+    return stem.with_suffix(".model")
+
+
+@pytest.fixture
+def make_beit3(sentence_pieces) -> Callable[..., Path]:
+    """Writes a random BEiT-3 of 32 x 32 pixels, 16 patches and texts of 16 tokens into a folder."""
+    import torch
+
+    from mmrec.features.encoders.beit3_checkpoint import write_beit3
+    from mmrec.features.encoders.beit3_model import Beit3, Beit3Config
+
+    def make(folder: Path, **sizes: Any) -> Path:
+        tiny = {"width": 16, "layers": 2, "heads": 2, "hidden": 32, "vocabulary": 64, "image_size": 32}
+        torch.manual_seed(0)
+        model = Beit3(Beit3Config(**{**tiny, "patch_size": 8, "text_positions": 64, **sizes}))
+        write_beit3(folder, model, sentence_pieces, context_length=16)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def beit3(tmp_path, make_beit3) -> Path:
+    """The folder of a random BEiT-3 without heads."""
+    return make_beit3(tmp_path / "beit3")
+
+
 @pytest.fixture
 def shop(tmp_path) -> Path:
     """items.csv with five items: a shared title, a long one, one without image, one without any text."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -38,4 +38,19 @@ class Encoder(Protocol):
 
     def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
         """Rows, (n, dim) float32, of token windows, none longer than `content_length`."""
+        ...
+
+
+@runtime_checkable
+class JointEncoder(Encoder, Protocol):
+    """An encoder that reads an image and a text in one pass."""
+
+    def encode_joint(
+        self, pixels: Sequence[np.ndarray | None], windows: Sequence[Sequence[int] | None]
+    ) -> np.ndarray:
+        """Rows, (n, dim) float32, of preprocessed images with their token windows.
+
+        None stands for an image or a text that is not there, or that is to be hidden; the encoder puts a
+        blank one of its own in the place, so that all rows are of one space.
+        """
         ...

@@ -6,11 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ..files import digest_json, file_sha256
-from .registry import SIDECAR, TINY
+from .registry import BEIT3_SIDECAR, BEIT3_WEIGHTS, SIDECAR, TINY
 
 
 def encoder_fingerprint(
-    name: str, precision: str, context_length: int | None = None, normalise: bool = True
+    name: str,
+    precision: str,
+    context_length: int | None = None,
+    normalise: bool = True,
+    image_size: int | None = None,
 ) -> dict[str, Any]:
     """What `load_encoder` is told of the encoder, with the content of its files where it is on this disk.
 
@@ -21,10 +25,21 @@ def encoder_fingerprint(
         fingerprint["context_length"] = context_length
     if not normalise:
         fingerprint["normalise"] = False
-    path = TINY if name == "tiny" else Path(name.partition(":")[2].partition("/")[2])
-    if path.name and path.exists():
-        beside = path.with_name(SIDECAR)
-        files = sorted(path.iterdir()) if path.is_dir() else [path, *([beside] if beside.is_file() else [])]
-        content = [[file.name, file_sha256(file)] for file in files if file.is_file()]
+    if image_size is not None:
+        fingerprint["image_size"] = image_size
+    content = [[file.name, file_sha256(file)] for file in _files(name) if file.is_file()]
+    if content:
         fingerprint["weights"] = digest_json(content)
     return fingerprint
+
+
+def _files(name: str) -> list[Path]:
+    """All that `load_encoder` may read of an encoder on this disk."""
+    family, _, rest = name.partition(":")
+    if family == "beit3":
+        weights = Path(rest) / BEIT3_WEIGHTS if Path(rest).is_dir() else Path(rest)
+        return [weights, weights.with_name(BEIT3_SIDECAR), *sorted(weights.parent.glob("*.spm"))]
+    path = TINY if name == "tiny" else Path(rest.partition("/")[2])
+    if not path.name or not path.exists():
+        return []
+    return sorted(path.iterdir()) if path.is_dir() else [path, path.with_name(SIDECAR)]

@@ -19,21 +19,30 @@ def load_encoder(
     device: str = "auto",
     context_length: int | None = None,
     normalise: bool = True,
+    image_size: int | None = None,
 ) -> Encoder:
-    """The encoder of that name, ready to encode: "tiny", "open_clip:ARCH/TAG", "open_clip:ARCH/path" or
-    "longclip:ARCH/path".
+    """The encoder of that name, ready to encode: "tiny", "open_clip:ARCH/TAG", "open_clip:ARCH/path",
+    "longclip:ARCH/path" or "beit3:path".
 
-    `context_length` stretches the text positions of a CLIP; without `normalise` vectors keep their norms.
+    `context_length` stretches the text positions of a CLIP, or is the longest text of a BEiT-3, whose image
+    positions `image_size` interpolates; without `normalise` vectors keep their norms.
     Raises `InputError` for an unknown name, weights that cannot be had, or a device that is not there, and
     `FileNotFoundError` for a missing checkpoint.
     """
     family, _, rest = name.partition(":")
-    if name != "tiny" and (family not in ("open_clip", "longclip") or not rest):
+    if name != "tiny" and (family not in ("open_clip", "longclip", "beit3") or not rest):
         raise InputError(
             f"unknown encoder '{name}'; expected 'tiny', 'open_clip:ARCH/TAG' such as "
-            "'open_clip:ViT-B-32/laion2b_s34b_b79k', 'open_clip:ARCH/path/to/checkpoint', or "
-            "'longclip:ARCH/path/to/checkpoint'."
+            "'open_clip:ViT-B-32/laion2b_s34b_b79k', 'open_clip:ARCH/path/to/checkpoint', "
+            "'longclip:ARCH/path/to/checkpoint', or 'beit3:path/to/checkpoint.pth'."
         )
+    if family == "beit3":
+        from .beit3 import Beit3Encoder
+        from .beit3_checkpoint import find_beit3
+
+        return Beit3Encoder(find_beit3(rest), precision, device, context_length, normalise, image_size)
+    if image_size is not None:
+        raise InputError(f"extract.image_size: '{name}' has a size of its own; leave the key out")
     from .checkpoints import find_checkpoint, find_long_clip, local_checkpoint
     from .open_clip import OpenClipEncoder
 
