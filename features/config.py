@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field, field_validator, model_validator
 
 LongText = Literal["mean", "length-weighted", "sum", "as-released", "truncate"]
 PRESET_FIELDS = ("title", "brand", "category", "description")
+JOINT_VIEWS = ("joint", "joint.image", "joint.text")
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of width and height
 
 
@@ -23,7 +24,9 @@ class CatalogConfig(BaseModel, frozen=True, extra="forbid"):
 class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
     """`[extract]`: the encoder, the views and how the batch job behaves."""
 
-    encoder: str = "tiny"  # or "open_clip:ARCH/TAG", "open_clip:ARCH/path", "longclip:ARCH/path"
+    encoder: str = (
+        "tiny"  # or "open_clip:ARCH/TAG", "open_clip:ARCH/path", "longclip:ARCH/path", "beit3:path"
+    )
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
     image_views: tuple[str, ...] = ("full",)  # "full", "center", "quadrants", or a name in `crops`
@@ -32,7 +35,10 @@ class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
     views: Literal["cliper", "cliper-as-released"] | None = None  # ready-made text views, see docs/cliper.md
     view_fields: dict[str, str] = {}  # field of the ready-made views -> column, where the names differ
     text_views: dict[str, str] = {}  # view name -> template over the catalogue's columns
+    joint: Annotated[str, Field(min_length=1)] | None = None  # text that is read together with the image
+    joint_blanked: bool = False  # beside "joint", the views of either modality with the other one hidden
     context_length: Annotated[int, Field(ge=1)] | None = None  # stretches a CLIP's text positions; 248
+    image_size: Annotated[int, Field(ge=1)] | None = None  # interpolates a BEiT-3's image positions
     long_text: LongText = "mean"  # pooling of context windows
     normalise: bool = True  # vectors of unit length; false keeps the encoder's own norms
     foreign: dict[str, str] = {}  # view name -> .npy of ready-made features, row = item
@@ -53,6 +59,13 @@ class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
         """Every text view that may come about; the ready-made ones that lack a column do not."""
         preset = (*PRESET_FIELDS, "global") if self.views else ()
         return (*preset, *self.text_views)
+
+    @property
+    def joint_views(self) -> tuple[str, ...]:
+        """The views of image and text in one pass."""
+        if self.joint is None:
+            return ()
+        return JOINT_VIEWS if self.joint_blanked else JOINT_VIEWS[:1]
 
     @property
     def has_gate(self) -> bool:
@@ -78,9 +91,16 @@ class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
         taken = {"item_id", "content_hash"}
         taken |= {f"image.{view}" for view in self.image_views}
         taken |= {f"text.{view}" for view in self.text_view_names}
+        taken |= set(self.joint_views)
         for view in self.foreign:
             if view in taken or view.startswith("similarity.") or not view:
                 raise ValueError(f"foreign view '{view}' has the name of another column; rename it")
+        return self
+
+    @model_validator(mode="after")
+    def _blanks_need_a_joint_view(self) -> ExtractConfig:
+        if self.joint_blanked and self.joint is None:
+            raise ValueError('joint_blanked is set, but joint is not; say which text: joint = "{title}"')
         return self
 
     @model_validator(mode="after")

@@ -22,7 +22,7 @@ from .versions import library_versions
 
 log = logging.getLogger(__name__)
 
-_LIBRARIES = ("mmrec", "numpy", "open_clip_torch", "pillow", "polars", "pyarrow", "torch")
+_LIBRARIES = ("mmrec", "numpy", "open_clip_torch", "pillow", "polars", "pyarrow", "sentencepiece", "torch")
 
 
 class ExistingRows:

@@ -13,20 +13,22 @@ import numpy as np
 import polars as pl
 
 from ..features.catalog import Catalog
-from ..features.config import ExtractConfig
+from ..features.config import Box, ExtractConfig
 from ..features.encoders.base import Encoder
 from ..features.files import digest_bytes, digest_json
 from ..features.images import ImageFailure, decode_image, load_image_bytes
 from ..features.shards import Failure
 from ..features.text import count_texts, encode_texts
 from ..features.views import View, crop, image_view_boxes
+from .joint import Columns, JointRows
 
 KEPT_BYTES = 256 * 2**20  # image bytes of one shard kept between hashing and decoding; the rest is read again
+
+_JOINT = "joint"  # the whole images, beside the crops of the image views
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Images = list[bytes | ImageFailure]  # what became of the references of one item
-Columns = Mapping[str, tuple[np.ndarray, np.ndarray]]  # view -> ((n, dim) float32, present (n,) bool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +38,7 @@ class Hashed:
     items: Catalog
     texts: dict[str, list[str | None]]  # text view -> one rendered text per item
     prompts: dict[str, str]  # text view -> how each window of a long text begins
+    joint: list[str | None] | None  # the text of each item that is read together with its image
     content_hashes: list[str]  # equal hashes mean equal vectors
     kept: dict[int, Images]  # row -> its images, where they fitted into memory
 
@@ -43,13 +46,16 @@ class Hashed:
 def hash_items(
     items: Catalog,
     views: Sequence[View],
+    joint: View | None,
     foreign: Sequence[np.ndarray],
     config: ExtractConfig,
     pool: ThreadPoolExecutor,
 ) -> Hashed:
     """Render the texts and read the images of `items`; `foreign` are their rows of ready-made features."""
-    fields = items.fields.to_dicts() if views else []
+    fields = items.fields.to_dicts() if views or joint else []
     texts = {view.name: [view.render(row) for row in fields] for view in views}
+    joint_texts = [joint.render(row) for row in fields] if joint else None
+    hashed_texts = [*texts.values(), *([joint_texts] if joint_texts else [])]
     kept: dict[int, Images] = {}
     hashes = []
     room = KEPT_BYTES
@@ -58,12 +64,13 @@ def hash_items(
         # A failure is hashed by its reason: an item whose missing picture turns up counts as changed.
         parts = [image.reason if isinstance(image, ImageFailure) else digest_bytes(image) for image in images]
         parts += [digest_bytes(matrix[row].tobytes()) for matrix in foreign]
-        hashes.append(digest_json([[column[row] for column in texts.values()], parts]))
+        hashes.append(digest_json([[column[row] for column in hashed_texts], parts]))
         size = sum(len(image) for image in images if isinstance(image, bytes))
         if size <= room:
             kept[row] = images
             room -= size
-    return Hashed(items, texts, {view.name: view.prompt for view in views}, hashes, kept)
+    prompts = {view.name: view.prompt for view in views}
+    return Hashed(items, texts, prompts, joint_texts, hashes, kept)
 
 
 def encode_text_views(
@@ -100,16 +107,22 @@ def encode_image_views(
     columns: Columns,
     pool: ThreadPoolExecutor,
     advance: Callable[[], None],
+    joint: JointRows | None = None,
 ) -> list[Failure]:
     """Fill the `image.*` columns of `rows` with means over images and boxes; returns the failures.
 
-    The means have unit length, unless `config.normalise` is off. Calls `advance` after each row.
+    The means have unit length, unless `config.normalise` is off. `joint` is given the whole images of each
+    row. Calls `advance` after each row.
     """
     read = _reader(hashed.items, config)
+    views = {f"image.{view}": view for view in config.image_views}
+    if joint is not None:
+        views[_JOINT] = "full"
 
     def decode(row: int) -> tuple[dict[str, list[np.ndarray]], list[ImageFailure]]:
-        images = hashed.kept.get(row)
-        return _pixels(encoder, images if images is not None else read(hashed.items.images[row]), config)
+        kept = hashed.kept.get(row)
+        images = kept if kept is not None else read(hashed.items.images[row])
+        return _pixels(encoder, images, views, config)
 
     failures: list[Failure] = []
     batch: list[tuple[str, int, np.ndarray]] = []
@@ -118,6 +131,8 @@ def encode_image_views(
         item_id = hashed.items.item_ids[row]
         failures += [Failure(item_id, "image", failure.reason, failure.message) for failure in failed]
         advance()
+        if joint is not None:
+            joint.add(row, pixels.pop(_JOINT))
         batch += [(view, row, crop_pixels) for view, crops in pixels.items() for crop_pixels in crops]
         n_crops.update({(view, row): len(crops) for view, crops in pixels.items()})
         while len(batch) >= config.batch_size:
@@ -173,10 +188,10 @@ def _reader(items: Catalog, config: ExtractConfig) -> Callable[[Sequence[str | b
 
 
 def _pixels(
-    encoder: Encoder, images: Images, config: ExtractConfig
+    encoder: Encoder, images: Images, views: Mapping[str, str], config: ExtractConfig
 ) -> tuple[dict[str, list[np.ndarray]], list[ImageFailure]]:
-    """Per view, the preprocessed crops of all readable images of one item; and why the others are not."""
-    pixels: dict[str, list[np.ndarray]] = {f"image.{view}": [] for view in config.image_views}
+    """Per column, the preprocessed crops of all readable images of one item; and why the others are not."""
+    pixels: dict[str, list[np.ndarray]] = {column: [] for column in views}
     failed: list[ImageFailure] = []
     for content in images:
         if isinstance(content, ImageFailure):
@@ -187,9 +202,13 @@ def _pixels(
         except ImageFailure as failure:
             failed.append(failure)
             continue
-        for view in config.image_views:
-            boxes = image_view_boxes(view, config.crops, image.size)
-            pixels[f"image.{view}"] += [encoder.preprocess(crop(image, box)) for box in boxes]
+        made: dict[Box, np.ndarray] = {}  # columns share what they have in common
+        for column, view in views.items():
+            crops = {} if column == _JOINT else config.crops  # one of which may be named "full"
+            for box in image_view_boxes(view, crops, image.size):
+                if box not in made:
+                    made[box] = encoder.preprocess(crop(image, box))
+                pixels[column].append(made[box])
         if config.image_pooling == "first":
             break
     return pixels, failed

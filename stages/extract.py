@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import polars as pl
 
 from ..features.catalog import Catalog, read_catalog
 from ..features.config import CatalogConfig, ExtractConfig
@@ -20,12 +19,14 @@ from ..features.errors import InputError, TooManyFailuresError
 from ..features.presets import chosen_views
 from ..features.similarity import cosines
 from ..features.store import MANIFEST, FeatureStore, FeatureStoreWriter, ShardRows, read_manifest
-from ..features.views import View, image_view_definition
-from .encoding import Columns, Hashed, drop_not_finite, encode_image_views, encode_text_views, hash_items
+from ..features.views import View, image_view_definition, text_views
+from .encoding import Hashed, drop_not_finite, encode_image_views, encode_text_views, hash_items
+from .foreign import numbered_items, open_foreign
+from .joint import Columns, JointRows
 from .progress import progress_bar
 
 if TYPE_CHECKING:
-    from ..features.encoders.base import Encoder
+    from ..features.encoders.base import Encoder, JointEncoder
 
 CODE_VERSION = 1  # raise it when the same input and settings would give other vectors
 _EFFORT = (  # how, not what
@@ -89,7 +90,9 @@ def _request(config: ExtractConfig) -> dict[str, Any]:
     """What a config asks of the vectors, JSON-able; known without loading the encoder."""
     asked = config.model_dump(mode="json", exclude=set(_EFFORT))
     asked["foreign"] = sorted(asked["foreign"])
-    weights = encoder_fingerprint(config.encoder, config.precision, config.context_length, config.normalise)
+    weights = encoder_fingerprint(
+        config.encoder, config.precision, config.context_length, config.normalise, config.image_size
+    )
     return {**asked, "weights": weights}
 
 
@@ -99,6 +102,7 @@ class _Extraction:
 
     catalog: Catalog
     views: Sequence[View]
+    joint: View | None  # the text that is read together with the image
     foreign: Mapping[str, np.ndarray]  # view -> (n_items, d), memory-mapped
     config: ExtractConfig
     folder: Path
@@ -110,10 +114,10 @@ class _Extraction:
 
     @classmethod
     def plan(cls, catalog_config: CatalogConfig | None, config: ExtractConfig, folder: Path) -> _Extraction:
-        foreign = {view: _open_foreign(view, Path(file)) for view, file in config.foreign.items()}
+        foreign = {view: open_foreign(view, Path(file)) for view, file in config.foreign.items()}
         if catalog_config is None and not foreign:
             raise InputError("nothing to extract: give a [catalog] section, or features in extract.foreign")
-        catalog = read_catalog(catalog_config) if catalog_config else _numbered_items(foreign)
+        catalog = read_catalog(catalog_config) if catalog_config else numbered_items(foreign)
         for view, matrix in foreign.items():
             if len(matrix) != len(catalog):
                 raise InputError(
@@ -121,14 +125,16 @@ class _Extraction:
                     "row i must hold the features of the i-th item"
                 )
         views = chosen_views(config, catalog.fields.columns)
+        templates = {} if config.joint is None else {"joint": config.joint}
+        joint = next(iter(text_views(templates, catalog.fields.columns)), None)
         has_images = any(catalog.images)
-        encodes = bool(views) or has_images
+        encodes = bool(views) or joint is not None or has_images
         if not encodes and not foreign:
             raise InputError(
                 "nothing to extract: name the image column in catalog.image, set extract.text_views, "
                 "or leave [catalog] out"
             )
-        return cls(catalog, views, foreign, config, folder, has_images, encodes, _request(config))
+        return cls(catalog, views, joint, foreign, config, folder, has_images, encodes, _request(config))
 
     @property
     def encoder(self) -> Encoder:
@@ -138,9 +144,26 @@ class _Extraction:
 
             config = self.config
             self._encoder = load_encoder(
-                config.encoder, config.precision, config.device, config.context_length, config.normalise
+                config.encoder,
+                config.precision,
+                config.device,
+                config.context_length,
+                config.normalise,
+                config.image_size,
             )
         return self._encoder
+
+    @property
+    def joint_encoder(self) -> JointEncoder:
+        """The encoder, where it can read image and text in one pass; else InputError."""
+        from ..features.encoders.base import JointEncoder
+
+        if not isinstance(self.encoder, JointEncoder):
+            raise InputError(
+                f"extract.joint: '{self.config.encoder}' reads images and texts apart; leave the key out, or "
+                "take an encoder that reads both in one pass: beit3:path/to/checkpoint.pth"
+            )
+        return self.encoder
 
     def run(self) -> ExtractReport:
         writer = FeatureStoreWriter(self.folder, self.space())
@@ -187,6 +210,8 @@ class _Extraction:
                 "text_views": {view.name: view.template for view in self.views},
                 "long_text": config.long_text,
             }
+            if self.joint is not None:
+                space["joint"] = {"text": self.joint.template, "views": list(config.joint_views)}
             if config.views:
                 space["preset"] = config.views
             prompts = {view.name: view.prompt for view in self.views if view.prompt}
@@ -206,16 +231,20 @@ class _Extraction:
             if manifest["stats"]["request"]["weights"] == self.request["weights"]:
                 self._identity = manifest["space"].get("encoder")
         if self._identity is None:
-            self._identity = self.encoder.identity
+            encoder = self.encoder if self.joint is None else self.joint_encoder
+            self._identity = encoder.identity
         return self._identity
 
     def _image_views(self) -> tuple[str, ...]:
         return self.config.image_views if self.has_images else ()
 
+    def _reads_images(self) -> bool:
+        return bool(self._image_views()) or (self.joint is not None and self.has_images)
+
     def _hash(self, start: int, pool: ThreadPoolExecutor) -> Hashed:
         items = self.catalog.slice(start, start + self.config.shard_rows)
         foreign = [matrix[start : start + len(items)] for matrix in self.foreign.values()]
-        return hash_items(items, self.views, foreign, self.config, pool)
+        return hash_items(items, self.views, self.joint, foreign, self.config, pool)
 
     def _encode(
         self,
@@ -237,19 +266,28 @@ class _Extraction:
         failures = list(existing.failures)
         counts: dict[str, int] = {}
         if self.encodes:
+            joint = None
+            if hashed.joint is not None:
+                joint = JointRows(self.joint_encoder, hashed.joint, self.config, columns)
+                counts |= joint.counts
             if self.views:
-                counts = encode_text_views(self.encoder, hashed, todo, self.config, columns)
-            if self._image_views():
+                counts |= encode_text_views(self.encoder, hashed, todo, self.config, columns)
+            if self._reads_images():
                 failures += encode_image_views(
-                    self.encoder, hashed, todo, self.config, columns, pool, advance
+                    self.encoder, hashed, todo, self.config, columns, pool, advance, joint
                 )
+            elif joint is not None:
+                for row in todo:
+                    joint.add(row, ())
+            if joint is not None:
+                joint.finish()
             failures += drop_not_finite(ids, todo, columns)
         for view, matrix in self.foreign.items():
             features = matrix[start : start + n].astype(np.float32)
             absent = np.isnan(features).all(axis=1)  # a row of NaN is how a matrix says that it has none
             features[absent] = 0
             columns[view] = features, np.logical_not(absent)
-        advance(n - len(todo) if self.encodes and self._image_views() else n)
+        advance(n - len(todo) if self._reads_images() else n)
         similarity = self._similarity(columns)
         rows = ShardRows(ids, hashed.content_hashes, columns, similarity, failures, counts)
         return rows, len(todo)
@@ -261,6 +299,7 @@ class _Extraction:
             width = self.identity["dim"]
             dims = {f"image.{view}": width for view in self._image_views()}
             dims |= {f"text.{view.name}": width for view in self.views}
+            dims |= dict.fromkeys(self.config.joint_views, width)
         return dims | {view: matrix.shape[1] for view, matrix in self.foreign.items()}
 
     def _main_view(self) -> str | None:
@@ -285,25 +324,3 @@ class _Extraction:
 def _as_stored(vectors: np.ndarray) -> np.ndarray:
     """Rounded to the float16 of the store: rows that were reused and rows just encoded then agree."""
     return vectors.astype(np.float16).astype(np.float32)
-
-
-def _open_foreign(view: str, path: Path) -> np.ndarray:
-    """The (n_items, d) matrix of ready-made features in `path`, memory-mapped."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file (extract.foreign.{view})")
-    try:
-        matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise InputError(f"{path}: not a .npy matrix of numbers ({error})") from error
-    if matrix.ndim != 2 or 0 in matrix.shape or not np.issubdtype(matrix.dtype, np.floating):
-        raise InputError(
-            f"{path}: shape {matrix.shape} of {matrix.dtype}; expected (items, dimensions) of floats"
-        )
-    return matrix
-
-
-def _numbered_items(foreign: Mapping[str, np.ndarray]) -> Catalog:
-    """A catalogue for features without one: item ids are row numbers."""
-    n_items = len(next(iter(foreign.values())))
-    item_ids = pl.Series("item_id", np.arange(n_items, dtype=np.int64))
-    return Catalog(item_ids, pl.DataFrame(), [()] * n_items, None)

@@ -36,6 +36,12 @@ def test_paths_in_the_file_start_at_its_folder_and_overrides_at_the_current_one(
     assert unchanged.interactions is not None and unchanged.interactions.path == "s3://bucket/log.parquet"
 
 
+def test_the_checkpoint_of_an_encoder_is_a_path_too(tmp_path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[extract]\nencoder = "beit3:weights/beit3.pth"\n')
+    assert load_config(file).extract.encoder == f"beit3:{tmp_path}/weights/beit3.pth"
+
+
 def test_every_mistake_is_listed_with_its_key_and_the_nearest_valid_one(tmp_path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(

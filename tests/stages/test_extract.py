@@ -185,11 +185,11 @@ def test_without_normalising_crops_are_averaged_and_no_more(encoder, shop, tmp_p
     )
 
 
-def test_the_context_and_the_norms_reach_the_encoder(encoder, shop, tmp_path, monkeypatch) -> None:
+def test_context_norms_and_image_size_reach_the_encoder(encoder, shop, tmp_path, monkeypatch) -> None:
     asked = []
     monkeypatch.setattr(registry, "load_encoder", lambda *given: asked.append(given) or encoder)
-    run(shop, tmp_path / "store", context_length=248, normalise=False)
-    assert asked == [("tiny", "fp32", "auto", 248, False)]
+    run(shop, tmp_path / "store", context_length=248, normalise=False, image_size=384)
+    assert asked == [("tiny", "fp32", "auto", 248, False, 384)]
 
 
 def test_a_killed_job_goes_on_and_ends_as_an_uninterrupted_one(encoder, shop, tmp_path, monkeypatch) -> None:
