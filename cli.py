@@ -98,6 +98,9 @@ def train(
 @app.command(epilog="Example: mmrec evaluate -c examples/amazon-baby.toml --json")
 def evaluate(
     config: ConfigFile,
+    features: Annotated[
+        bool, typer.Option("--features", help="Judge the features alone, before anything is trained.")
+    ] = False,
     set_: Overrides = None,
     output: Output = None,
     drop_unknown: DropUnknown = False,
@@ -107,7 +110,8 @@ def evaluate(
     with _user_errors():
         from .pipeline import run as pipeline
 
-        _print(pipeline.evaluate(_load(config, set_, output, drop_unknown)), json)
+        stage = pipeline.judge if features else pipeline.evaluate
+        _print(stage(_load(config, set_, output, drop_unknown)), json)
 
 
 @app.command(epilog="Example: mmrec run -c examples/movielens-posters.toml")

@@ -32,7 +32,7 @@ def cell_key(config: Config, dataset: Dataset, store: FeatureStore | None) -> st
         [
             train_lineage(dataset, store, config.train, config.fusion),
             config.index.model_dump(mode="json", exclude={"device"}),
-            config.evaluate.model_dump(mode="json", exclude={"memory_mb"}),
+            config.evaluate.model_dump(mode="json", exclude={"memory_mb", "features"}),
             baselines,
             index.CODE_VERSION,
             evaluate.CODE_VERSION,

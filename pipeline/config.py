@@ -6,8 +6,9 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import isclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import tomli_w
 from pydantic import BaseModel, Field, ValidationError
@@ -61,7 +62,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 # Keys that hold paths: relative to the file they stand in, or to the current folder on the command line.
 _PATHS = ("catalog.items", "catalog.image_root", "interactions.path", "run.output", "run.features")
 # Settings of [train] that are no part of a search: what is searched for, and how, not what.
-_NOT_TUNED = ("model", "metric", "seed", "device", "capture", "checkpoint_every")
+_NOT_TUNED = ("model", "metric", "mask", "seed", "device", "capture", "checkpoint_every")
 SECTIONS: dict[str, type[BaseModel]] = {
     "catalog": CatalogConfig,
     "interactions": InteractionsConfig,
@@ -199,8 +200,7 @@ def _explain(detail: Any) -> str:
     location = [str(part) for part in detail["loc"]]
     key = ".".join(location)
     if detail["type"] == "extra_forbidden":
-        section = SECTIONS.get(location[0]) if len(location) > 1 else Config
-        known = section.model_fields if section else {}
+        known = _keys_of(location[:-1])
         what = "key" if len(location) > 1 else "section"
         return f"{key}: unknown {what}; {nearest(location[-1], known)}"
     if detail["type"] == "missing":
@@ -209,6 +209,16 @@ def _explain(detail: Any) -> str:
     if detail["type"] == "value_error":
         return f"{key}: {message}"
     return f"{key}: {message[0].lower()}{message[1:]}, found {detail['input']!r}"
+
+
+def _keys_of(location: Sequence[str]) -> Iterable[str]:
+    """The keys that the table at `location` may hold, for tables within sections too."""
+    section = SECTIONS.get(location[0]) if location else Config
+    for name in location[1:]:
+        annotation = section.model_fields[name].annotation if section else None
+        kinds = (annotation, *get_args(annotation))
+        section = next((kind for kind in kinds if isclass(kind) and issubclass(kind, BaseModel)), None)
+    return section.model_fields if section else ()
 
 
 def _model_problems(train: Mapping[str, Any]) -> list[str]:

@@ -10,10 +10,12 @@ from ..features.errors import InputError
 from ..features.store import FeatureStore
 from ..features.tables import write_parquet
 from ..stages.similarity import similarity_report
+from .judged import judged_tables
 from .outcome import Outcome, number, table
 from .summary import evaluation_tables
 
 _MANIFEST, _MODEL, _INDEX, _EVALUATION = "manifest.json", "config.json", "index.json", "evaluation.json"
+_JUDGED = "features.json"
 
 
 def inspect(folder: Path, verify: bool = False) -> Outcome:
@@ -30,6 +32,7 @@ def inspect(folder: Path, verify: bool = False) -> Outcome:
         ("model", folder / "model" / _MODEL, _model),
         ("index", folder / "index" / _INDEX, _index),
         ("evaluation", folder / _EVALUATION, evaluation_tables),
+        ("judged", folder / _JUDGED, judged_tables),
     ):
         if file.is_file():
             facts[name] = _read(file)

@@ -15,10 +15,13 @@ from ..stages.evaluate import evaluate as evaluate_stage
 from ..stages.extract import ExtractReport, check_failures, check_made_for
 from ..stages.extract import extract as extract_stage
 from ..stages.index import IndexReport, build
+from ..stages.judge import check_features
+from ..stages.judge import judge as judge_stage
 from ..stages.similarity import check_similarity
 from ..stages.train import TrainReport
 from ..stages.train import train as train_stage
 from .config import Config
+from .judged import judged_tables, judged_text
 from .lock import locked
 from .outcome import Outcome
 from .summary import evaluation_text, extract_text, index_text, train_text
@@ -60,6 +63,17 @@ def evaluate(config: Config) -> Outcome:
     return Outcome(report.evaluation, evaluation_text(report, config.output))
 
 
+def judge(config: Config) -> Outcome:
+    """The features alone, before anything is trained; QualityGateError, after the file is written, where they
+    do not meet a limit."""
+    with locked(config.output):
+        store = open_store(config)
+        report = judge_stage(load_dataset(config.interactions, store), store, config.evaluate, config.output)
+    check_features(report.facts, config.evaluate.features)
+    text = f"{judged_text(report)}\n\n{judged_tables(report.facts)}"
+    return Outcome(report.facts, text)
+
+
 def run(config: Config) -> Outcome:
     """All stages; says of each whether it was reused, and why it was not."""
     lines, facts = [], {}
@@ -72,6 +86,11 @@ def run(config: Config) -> Outcome:
     with locked(config.output):
         store = open_store(config)
         dataset = load_dataset(config.interactions, store, log)
+        if config.evaluate.features.has_gate:
+            judged = judge_stage(dataset, store, config.evaluate, config.output)
+            check_features(judged.facts, config.evaluate.features)
+            lines.append(judged_text(judged))
+            facts["judged"] = judged.facts
         model, index = train_and_index(config, store, dataset)
         evaluation = measure(config, store, dataset)
         write_config(config, config.output)

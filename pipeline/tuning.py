@@ -20,7 +20,7 @@ from ..recsys.interactions import Dataset
 from ..recsys.models import model_class
 from ..stages.dataset import digest_dataset, digest_store, load_dataset
 from ..stages.lineage import read_lineage
-from ..stages.train import CODE_VERSION, EFFORT
+from ..stages.train import CODE_VERSION, left_out
 from ..stages.train import train as train_stage
 from .config import Config
 from .lock import locked
@@ -102,7 +102,7 @@ def _open_study(config: Config, space: Space, dataset: Dataset, store: FeatureSt
     from .study import Study
 
     fixed = {key: dimension.probes()[0] for key, dimension in space.items()}  # what is searched says nothing
-    train = with_settings(config, fixed).train.model_dump(mode="json", exclude=EFFORT)
+    train = with_settings(config, fixed).train.model_dump(mode="json", exclude=left_out(config.train))
     asked = {key: [type(dimension).__name__, repr(dimension)] for key, dimension in sorted(space.items())}
     made_from = [asked, train, digest_dataset(dataset), digest_store(store) if store else None, CODE_VERSION]
     if config.fusion.kind != "none" and model_class(config.train.model).reads_views:

@@ -39,11 +39,24 @@ class InteractionsConfig(BaseModel, frozen=True, extra="forbid"):
         return ratios
 
 
+class MaskConfig(BaseModel, frozen=True, extra="forbid"):
+    """`[train.mask]`: one modality taken away from a share of the items, always the same ones."""
+
+    modality: str  # "image" stands for all views image.*, "text" for text.*; a foreign view by its own name
+    share: Annotated[float, Field(ge=0, le=1)] = 0.5  # rho: floor(share * n_items) items lose it
+    rows: Literal["absent", "zero"] = (
+        "absent"  # what their rows become; zero: data, as AlignRec's code has it
+    )
+    replace: dict[str, str] = {}  # view -> view to take the rows from instead: encoded without the modality
+    seed: int = 0
+
+
 class TrainConfig(BaseModel, frozen=True, extra="allow"):
     """`[train]`: the model and the loop. Options of a model stand in its own table, `[train.freedom]`."""
 
     model: str = "freedom"
     views: tuple[str, ...] | None = None  # feature views to train on; default: every view of the store
+    mask: MaskConfig | None = None  # train without a modality of some items
     dim: Annotated[int, Field(ge=1)] = 64  # size of the learned embeddings
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     batch_size: Annotated[int, Field(ge=1)] = 2048
@@ -115,6 +128,42 @@ class IndexConfig(BaseModel, frozen=True, extra="forbid"):
     seed: int = 0
 
 
+class FeatureConfig(BaseModel, frozen=True, extra="forbid"):
+    """`[evaluate.features]`: how features are judged before a recommender is trained, and what they must
+    reach."""
+
+    views: Annotated[tuple[str, ...], Field(min_length=1)] | None = None  # default: all views of the store
+    split: Literal["validation", "test", "validation_cold", "test_cold"] = "validation"
+    k: Annotated[tuple[int, ...], Field(min_length=1)] = (10, 20)  # cut-offs of recall and ndcg
+    last: Annotated[int, Field(ge=1)] = 5  # interactions that the zero-shot profile of late history is from
+    neighbours: Annotated[tuple[int, ...], Field(min_length=1)] = (10, 20, 50)  # k of item-CF
+    occurrences: Annotated[int, Field(ge=1)] = 10  # k of hubness and of the agreement of views
+    users: Annotated[int, Field(ge=1)] = 20_000  # a random sample of at most so many is evaluated
+    mask_share: Annotated[float, Field(ge=0, le=1)] = (
+        0.5  # share of items that lose a modality; 0: no such test
+    )
+    mask_rows: Literal["absent", "zero"] = "absent"
+    mask_replace: dict[str, dict[str, str]] = {}  # modality -> replace of [train.mask]
+    min_zero_shot: dict[str, float] = {}  # view, or "all views" -> least recall at the largest k; else exit 6
+    min_item_cf: dict[str, float] = {}  # the same of item-CF, at its best k
+    min_effective_rank: float | None = None  # of every judged view
+    max_mean_cosine: float | None = None
+    max_hubness: float | None = None
+
+    @field_validator("k", "neighbours")
+    @classmethod
+    def _positive(cls, values: tuple[int, ...]) -> tuple[int, ...]:
+        if min(values) < 1:
+            raise ValueError(f"expected numbers of at least 1, got {list(values)}")
+        return tuple(sorted(set(values)))
+
+    @property
+    def has_gate(self) -> bool:
+        """Whether the features decide on the job's exit code."""
+        limits = self.min_effective_rank, self.max_mean_cosine, self.max_hubness
+        return bool(self.min_zero_shot or self.min_item_cf) or any(limit is not None for limit in limits)
+
+
 class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     """`[evaluate]`: cut-offs, masking, intervals and the memory that scoring may take."""
 
@@ -125,6 +174,7 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     # Closed-form models, fitted on the same split and judged beside the model.
     baselines: tuple[Literal["popularity", "itemknn", "ease"], ...] = ("popularity",)
     diversity_view: str | None = None  # feature view that intra-list diversity is measured on
+    features: FeatureConfig = FeatureConfig()
     seed: int = 0
 
     @field_validator("k")

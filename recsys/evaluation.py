@@ -79,11 +79,19 @@ def mean_accuracy(
         raise InputError(
             "no user has both train and held-out interactions, so there is nothing to validate on"
         )
+    values = accuracy(search, holdout, ks, block)
+    return {name: float(value.mean()) for name, value in values.items()}
+
+
+def accuracy(
+    search: Search, holdout: Holdout, ks: Sequence[int], block: int = BLOCK
+) -> dict[str, np.ndarray]:
+    """ "recall@20" -> (n,) of the users of `holdout`, at least one, for the six accuracy metrics."""
     parts = []
     for rows, lists in _lists(search, holdout, max(ks), block):
         hits = metrics.find_hits(lists, holdout.user_idx[rows], holdout.positive_keys, holdout.n_items)
         parts.append(metrics.per_user(hits, holdout.n_positives[rows], ks))
-    return {name: float(values.mean()) for name, values in _concatenate(parts).items()}
+    return _concatenate(parts)
 
 
 def evaluate(

@@ -26,6 +26,7 @@ class Dataset:
     splits: dict[str, Pairs]  # train, validation, test; with cold items also validation_cold and test_cold
     withheld_items: np.ndarray  # item_idx of the items in the cold splits, ascending
     report: dict[str, int]
+    train_times: np.ndarray | None = None  # (n,) of the pairs of train; None: the log has no times
 
     @property
     def n_users(self) -> int:
@@ -52,10 +53,10 @@ def prepare(log_table: pl.DataFrame, catalog_ids: pl.Series | None, config: Inte
     asked for has no user that can be evaluated.
     """
     clean_log = clean(log_table, catalog_ids, config)
-    splits, withheld = _split(clean_log, config)
+    splits, withheld, train_times = _split(clean_log, config)
     check_no_leak(splits, clean_log.user_ids, clean_log.item_ids)
     report = clean_log.report | {"cold_users": _count_cold_users(splits)}
-    dataset = Dataset(clean_log.user_ids, clean_log.item_ids, splits, withheld, report)
+    dataset = Dataset(clean_log.user_ids, clean_log.item_ids, splits, withheld, report, train_times)
     _require_evaluable(dataset, config)
     sizes = ", ".join(f"{name} {len(pairs)}" for name, pairs in splits.items())
     log.info("%d users, %d items; %s", dataset.n_users, dataset.n_items, sizes)
@@ -63,8 +64,11 @@ def prepare(log_table: pl.DataFrame, catalog_ids: pl.Series | None, config: Inte
     return dataset
 
 
-def _split(clean_log: CleanLog, config: InteractionsConfig) -> tuple[dict[str, Pairs], np.ndarray]:
-    """The splits, and the withheld items; random parts depend on the seed, not on the order of the log."""
+def _split(
+    clean_log: CleanLog, config: InteractionsConfig
+) -> tuple[dict[str, Pairs], np.ndarray, np.ndarray | None]:
+    """The splits, the withheld items, and the times of train; random parts depend on the seed, not on the
+    order of the log."""
     users, items, times = clean_log.user_idx, clean_log.item_idx, clean_log.times
     cold_rng, split_rng = np.random.default_rng([config.seed, 0]), np.random.default_rng([config.seed, 1])
     cold = [np.empty(0, dtype=np.int64)] * len(COLD_SPLITS)
@@ -85,7 +89,7 @@ def _split(clean_log: CleanLog, config: InteractionsConfig) -> tuple[dict[str, P
     if config.cold_items > 0:
         masks |= {name: row_cold == label for label, name in enumerate(COLD_SPLITS)}
     splits = {name: Pairs(users[mask], items[mask]) for name, mask in masks.items()}
-    return splits, np.sort(np.concatenate(cold))
+    return splits, np.sort(np.concatenate(cold)), None if times is None else times[masks["train"]]
 
 
 def _count_cold_users(splits: dict[str, Pairs]) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -48,13 +48,21 @@ def rank_exact(
     if candidates is not None:
         items = items[catalogue]
         exclude = None if exclude is None else exclude[:, catalogue]
-    n, width = users.shape[0], min(k, len(catalogue))
+    place = resolve_device(device)
+    rows = block_rows(len(catalogue), users.shape[1], memory_mb, place)
+    return rank_blocks(_score_blocks(users, items, rows, place), users.shape[0], catalogue, k, exclude)
+
+
+def rank_blocks(
+    blocks: Iterable[tuple[int, Tensor]], n: int, catalogue: np.ndarray, k: int, exclude: Csr | None = None
+) -> Ranked:
+    """The k best of `catalogue` (c,) item_idx for n users from blocks of (first user, scores (b, c)), which
+    it overwrites; `exclude` (n, c) as in `rank_exact`. A score of -inf keeps an item out of a list."""
+    width = min(k, len(catalogue))
     ranked = Ranked(np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))
     if n == 0 or width == 0:
         return ranked
-    place = resolve_device(device)
-    rows = block_rows(len(catalogue), users.shape[1], memory_mb, place)
-    for start, scores in _score_blocks(users, items, rows, place):
+    for start, scores in blocks:
         block = slice(start, start + len(scores))
         if exclude is not None:
             _mask(scores, exclude[block])

@@ -14,8 +14,9 @@ from ..features.files import digest_json
 from ..features.store import FeatureStore
 from ..features.tables import read_table
 from ..recsys.cleaning import used_columns
-from ..recsys.config import FusionConfig, InteractionsConfig
+from ..recsys.config import FusionConfig, InteractionsConfig, MaskConfig
 from ..recsys.interactions import Dataset, prepare
+from .masking import masked_items, read_view
 
 if TYPE_CHECKING:
     from ..recsys.modalities import Modalities, Modality
@@ -69,10 +70,12 @@ def load_modalities(
     item_ids: pl.Series,
     views: Sequence[str] | None,
     fusion: FusionConfig | None = None,
+    mask: MaskConfig | None = None,
 ) -> Modalities:
     """The chosen views (default: all) of the items, in the order of `item_ids`; empty without a store.
 
-    With a `fusion`, these are the chosen views of images that it does not join, and one view "fused".
+    With a `fusion`, these are the chosen views of images that it does not join, and one view "fused". With a
+    `mask`, some items lack a modality.
     """
     if store is None:
         if views:
@@ -81,25 +84,26 @@ def load_modalities(
             )
         return {}
     chosen = list(views if views is not None else store.views)
+    taken = None if mask is None else masked_items(item_ids, mask)
     if fusion is None or fusion.kind == "none":
-        return {view: _modality(store, view, item_ids) for view in chosen}
+        return {view: _modality(*read_view(store, view, item_ids, mask, taken)) for view in chosen}
     from ..recsys.fusion import FUSED, FrozenView, fuse, image_view, joined_views
     from ..recsys.modalities import is_image_view
 
     joined = joined_views(fusion, chosen, store.views)
     image = image_view(fusion, store.views)
-    frozen = {view: FrozenView(*store.read(view, item_ids)) for view in joined}
-    compared = None if image is None else FrozenView(*store.read(image, item_ids))
+    frozen = {view: FrozenView(*read_view(store, view, item_ids, mask, taken)) for view in joined}
+    compared = None if image is None else FrozenView(*read_view(store, image, item_ids, mask, taken))
     rest = [view for view in chosen if is_image_view(view) and view not in joined]
-    return {view: _modality(store, view, item_ids) for view in rest} | {FUSED: fuse(frozen, compared, fusion)}
+    alone = {view: _modality(*read_view(store, view, item_ids, mask, taken)) for view in rest}
+    return alone | {FUSED: fuse(frozen, compared, fusion)}
 
 
-def _modality(store: FeatureStore, view: str, item_ids: pl.Series) -> Modality:
+def _modality(values: np.ndarray, present: np.ndarray) -> Modality:
     import torch
 
     from ..recsys.modalities import Modality
 
-    values, present = store.read(view, item_ids)
     matrix = torch.from_numpy(values.astype(np.float32))
     mask = torch.from_numpy(np.ascontiguousarray(present))
     return Modality(matrix.masked_fill_(~mask.unsqueeze(1), 0.0), mask)

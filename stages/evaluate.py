@@ -68,7 +68,7 @@ def evaluate(
     bundle = read_bundle(folder / "model")
     _check_same_data(bundle, dataset, folder)
     index, index_facts = open_index(folder / "index", bundle, index_config.device)
-    settings = config.model_dump(mode="json", exclude={"memory_mb"})
+    settings = config.model_dump(mode="json", exclude={"memory_mb", "features"})
     lineage = {
         "interactions": digest_dataset(dataset),
         "vectors": bundle.config["vectors"],

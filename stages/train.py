@@ -114,7 +114,7 @@ def training_data(
         dataset.n_items,
         torch.from_numpy(pairs.user_idx),
         torch.from_numpy(pairs.item_idx),
-        load_modalities(store, dataset.item_ids, config.views, fusion) if reads_views else {},
+        load_modalities(store, dataset.item_ids, config.views, fusion, config.mask) if reads_views else {},
     )
     return data.to(resolve_device(config.device))
 
@@ -193,11 +193,16 @@ def count_parameters(model: Model) -> int:
     return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
+def left_out(config: TrainConfig) -> set[str]:
+    """Keys of [train] that say nothing about the model."""
+    return EFFORT | ({"mask"} if config.mask is None else set())
+
+
 def train_lineage(
     dataset: Dataset, store: FeatureStore | None, config: TrainConfig, fusion: FusionConfig | None = None
 ) -> dict[str, str]:
     """What a bundle is made from: equal lineages, equal models."""
-    settings = config.model_dump(mode="json", include=set(TrainConfig.model_fields) - EFFORT)
+    settings = config.model_dump(mode="json", include=set(TrainConfig.model_fields) - left_out(config))
     options = validate_options(config.model, config.options())
     reads_views = store is not None and model_class(config.model).reads_views
     lineage = {

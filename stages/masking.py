@@ -1,0 +1,58 @@
+"""Items that lose a modality, always the same ones: AlignRec's mask-modality protocol."""
+
+from __future__ import annotations
+
+import hashlib
+
+import numpy as np
+import polars as pl
+
+from ..features.store import FeatureStore
+from ..recsys.config import MaskConfig
+
+
+def modality_of(view: str) -> str:
+    """ "image" of image.full, "text" of text.title; a foreign view is a modality of its own."""
+    return view.partition(".")[0]
+
+
+def masked_items(item_ids: pl.Series, mask: MaskConfig) -> np.ndarray:
+    """(n,) bool: the first floor(share * n) items of a permutation that follows from modality, seed and ids.
+
+    Nothing needs to be stored: the same catalogue gives the same items in any order, and a smaller share
+    takes a part of those of a larger one.
+    """
+    key = f"{mask.seed}/{mask.modality}".encode()
+    codes = [
+        hashlib.blake2b(text.encode(), digest_size=8, key=key[:64]).digest()
+        for text in item_ids.cast(pl.String).to_list()
+    ]
+    order = np.argsort(np.frombuffer(b"".join(codes), dtype=">u8"), kind="stable")
+    masked = np.zeros(len(item_ids), dtype=bool)
+    masked[order[: int(mask.share * len(item_ids))]] = True
+    return masked
+
+
+def read_view(
+    store: FeatureStore,
+    view: str,
+    item_ids: pl.Series,
+    mask: MaskConfig | None = None,
+    masked: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """`FeatureStore.read`, with what `mask` makes of the rows of the `masked` (n,) items.
+
+    Rows of a view of the modality become absent, or zeros that count as data; those of a view that encodes
+    the modality among others come from the view that `mask.replace` names.
+    """
+    values, present = store.read(view, item_ids)
+    if mask is None or masked is None or (modality_of(view) != mask.modality and view not in mask.replace):
+        return values, present
+    values, present = values.copy(), present.copy()
+    if view in mask.replace:
+        others, has_other = store.read(mask.replace[view], item_ids)
+        values[masked], present[masked] = others[masked], has_other[masked] & present[masked]
+    else:
+        values[masked] = 0
+        present[masked] &= mask.rows == "zero"
+    return values, present

@@ -1,0 +1,219 @@
+"""What judging features consists of: rankings by them, a lost modality, and the geometry of every view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..features.errors import InputError
+from ..features.store import FeatureStore
+from ..recsys.bootstrap import estimate, mean_over_users
+from ..recsys.config import EvaluateConfig, MaskConfig
+from ..recsys.evaluation import Search, accuracy, hold_out
+from ..recsys.feature_geometry import agreement, effective_rank, hubness, mean_cosine, occurrences
+from ..recsys.feature_search import ItemView, item_cf, latest, zero_shot, zero_shot_max
+from ..recsys.holdout import Holdout
+from ..recsys.interactions import Dataset
+from ..recsys.knn import nearest_items
+from ..recsys.modalities import Modality
+from ..recsys.pairs import Pairs
+from ..recsys.ranking import resolve_device
+from .masking import masked_items, modality_of, read_view
+from .progress import progress_bar
+
+JOINED = "all views"  # the set of all judged views, where there are several
+
+Neighbours = tuple[np.ndarray, np.ndarray]  # item_idx and cosines, each (n_items, k), without the item itself
+
+
+class FeatureJudge:
+    """The held-out users, and what every protocol is asked of."""
+
+    def __init__(
+        self, dataset: Dataset, store: FeatureStore, config: EvaluateConfig, views: list[str]
+    ) -> None:
+        self.dataset, self.store, self.config, self.views = dataset, store, config, views
+        self.asked = config.features
+        train = dataset.splits["train"]
+        self.history = train.csr(dataset.n_users, dataset.n_items)
+        self.late = None
+        if dataset.train_times is not None:
+            late = latest(train, dataset.train_times, self.asked.last)
+            self.late = late.csr(dataset.n_users, dataset.n_items)
+        self.holdout = self._holdout(train)
+
+    def _holdout(self, train: Pairs) -> Holdout:
+        dataset, name = self.dataset, self.asked.split
+        pairs = dataset.splits.get(name)
+        if pairs is None or not len(pairs):
+            raise InputError(
+                f"evaluate.features.split = '{name}': there is no such split; "
+                f"found {', '.join(split for split, found in dataset.splits.items() if len(found))}"
+            )
+        users = dataset.evaluable_users(name)
+        if len(users) > self.asked.users:
+            rng = np.random.default_rng(self.config.seed)
+            users = np.sort(rng.choice(users, self.asked.users, replace=False))
+        kept = np.isin(pairs.user_idx, users)
+        positives = Pairs(pairs.user_idx[kept], pairs.item_idx[kept])
+        masks_validation = self.config.mask == "train+validation" and name.startswith("test")
+        seen = dataset.splits["validation"] if masks_validation else None
+        return hold_out(positives, train, dataset.n_users, dataset.n_items, seen)
+
+    def facts(self) -> dict[str, Any]:
+        """The content of features.json, but for its provenance."""
+        alone = {view: self._view(view) for view in self.views}
+        sets = {view: [view] for view in self.views}
+        if len(self.views) > 1:
+            sets[JOINED] = self.views
+        modalities = self._modalities()
+        facts: dict[str, Any] = {
+            "split": self.asked.split,
+            "users": self.holdout.n_users,
+            "items": self.dataset.n_items,
+            "chance": {f"recall@{k}": self._chance(k) for k in self.asked.k},
+        }
+        with progress_bar("judge features", len(sets) + len(modalities) + len(self.views)) as advance:
+            neighbours = {}
+            for view, vectors in alone.items():
+                neighbours[view] = self._neighbours(vectors)
+                advance()
+            judged = {}
+            for name, members in sets.items():
+                searches = self._searches([alone[m] for m in members], [neighbours[m] for m in members])
+                judged[name] = self._accuracies(searches)
+                advance()
+            facts["sets"] = {
+                name: {"views": sets[name], "protocols": self._estimates(per_user)}
+                for name, per_user in judged.items()
+            }
+            facts["views"] = {view: self._geometry(alone[view], neighbours[view]) for view in self.views}
+            facts["agreement"] = self._agreements(neighbours)
+            facts["masked"] = []
+            last = list(sets)[-1]  # all views, or the only one
+            for modality in modalities:
+                facts["masked"].append(self._masked(modality, alone, neighbours, judged[last]))
+                advance()
+        return facts
+
+    def _view(self, view: str, mask: MaskConfig | None = None, masked: np.ndarray | None = None) -> ItemView:
+        return ItemView.of(*read_view(self.store, view, self.dataset.item_ids, mask, masked))
+
+    def _modalities(self) -> list[str]:
+        """What can be taken from the judged views, by name, in their order."""
+        if not self.asked.mask_share:
+            return []
+        inside = [name for name, table in self.asked.mask_replace.items() if set(table) & set(self.views)]
+        replaced = {view for table in self.asked.mask_replace.values() for view in table}
+        return list(dict.fromkeys([*(modality_of(v) for v in self.views if v not in replaced), *inside]))
+
+    def _neighbours(self, view: ItemView) -> Neighbours:
+        """The nearest items, as many as any protocol wants."""
+        place = resolve_device("auto")
+        modality = Modality(torch.from_numpy(view.rows), torch.from_numpy(view.present)).to(place)
+        k = max((*self.asked.neighbours, self.asked.occurrences))
+        found, cosines = nearest_items(modality, k, include_self=False, memory_mb=self.config.memory_mb)
+        return found.cpu().numpy(), cosines.cpu().numpy()
+
+    def _searches(self, views: Sequence[ItemView], neighbours: Sequence[Neighbours]) -> dict[str, Search]:
+        memory_mb = self.config.memory_mb
+        searches = {
+            "zero-shot": zero_shot(views, self.history, memory_mb),
+            "zero-shot-max": zero_shot_max(views, self.history, memory_mb),
+        }
+        if self.late is not None:
+            searches["zero-shot-last"] = zero_shot(views, self.late, memory_mb)
+        for k in self.asked.neighbours:
+            cut = [(found[:, :k], cosines[:, :k]) for found, cosines in neighbours]
+            searches[f"item-cf-{k}"] = item_cf(cut, self.history)
+        return searches
+
+    def _accuracies(self, searches: Mapping[str, Search]) -> dict[str, dict[str, np.ndarray]]:
+        """Protocol -> "recall@20" -> (n,) per user."""
+        wanted = [f"{metric}@{k}" for metric in ("recall", "ndcg") for k in self.asked.k]
+        return {
+            name: {metric: found[metric] for metric in wanted}
+            for name, found in (
+                (name, accuracy(search, self.holdout, self.asked.k)) for name, search in searches.items()
+            )
+        }
+
+    def _estimates(self, per_user: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, Any]:
+        """Means with intervals, the same resamples of users for all."""
+        values = {(p, m): mean_over_users(v) for p, found in per_user.items() for m, v in found.items()}
+        names = {f"{protocol}/{metric}": ratio for (protocol, metric), ratio in values.items()}
+        found = estimate(names, self.config.bootstrap, self.config.seed)
+        return {
+            protocol: {metric: found[f"{protocol}/{metric}"].as_json() for metric in metrics}
+            for protocol, metrics in per_user.items()
+        }
+
+    def _chance(self, k: int) -> float:
+        """Recall of random lists: k of what is left beside a user's history."""
+        left = self.dataset.n_items - np.diff(self.holdout.exclude.indptr)
+        return float(np.minimum(k / np.maximum(left, 1), 1).mean())
+
+    def _geometry(self, view: ItemView, neighbours: Neighbours) -> dict[str, Any]:
+        lists = neighbours[0][:, : self.asked.occurrences]
+        counts = occurrences(lists)[view.present]
+        figures = {
+            "effective_rank": effective_rank(view),
+            "mean_cosine": mean_cosine(view),
+            "hubness": hubness(lists),
+            "never_a_neighbour": float((counts == 0).mean()) if len(counts) else float("nan"),
+        }
+        return {
+            "dim": view.rows.shape[1],
+            "present": int(view.present.sum()),
+            **{name: value if np.isfinite(value) else None for name, value in figures.items()},
+            "most_occurrences": int(counts.max(initial=0)),
+        }
+
+    def _agreements(self, neighbours: Mapping[str, Neighbours]) -> list[dict[str, Any]]:
+        """Of every two views: the share of neighbours in common, and what chance gives."""
+        k, found = self.asked.occurrences, []
+        for position, first in enumerate(self.views):
+            for second in self.views[position + 1 :]:
+                share, items = agreement(neighbours[first][0][:, :k], neighbours[second][0][:, :k])
+                chance = min(k / (items - 1), 1.0) if items > 1 else None
+                entry = {"views": [first, second], "items": items, "chance": chance}
+                found.append(entry | {"overlap": share if items else None})
+        return found
+
+    def _masked(
+        self,
+        modality: str,
+        alone: Mapping[str, ItemView],
+        neighbours: Mapping[str, Neighbours],
+        before: Mapping[str, Mapping[str, np.ndarray]],
+    ) -> dict[str, Any]:
+        """All protocols after some items have lost `modality`, and by how much less they reach, per user."""
+        asked = self.asked
+        mask = MaskConfig(
+            modality=modality,
+            share=asked.mask_share,
+            rows=asked.mask_rows,
+            replace=asked.mask_replace.get(modality, {}),
+            seed=self.config.seed,
+        )
+        lost = masked_items(self.dataset.item_ids, mask)
+        views, lists = [], []
+        for view in self.views:
+            touched = modality_of(view) == modality or view in mask.replace
+            views.append(self._view(view, mask, lost) if touched else alone[view])
+            lists.append(self._neighbours(views[-1]) if touched else neighbours[view])
+        after = self._accuracies(self._searches(views, lists))
+        drop = {
+            protocol: {metric: before[protocol][metric] - value for metric, value in found.items()}
+            for protocol, found in after.items()
+        }
+        return {
+            "modality": modality,
+            "items": int(lost.sum()),
+            "rows": asked.mask_rows,
+            "protocols": self._estimates(after),
+            "drop": self._estimates(drop),
+        }
