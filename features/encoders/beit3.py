@@ -85,8 +85,7 @@ class Beit3Encoder:
 
     def preprocess(self, image: Image.Image) -> np.ndarray:
         """The whole image as a square, (3, h, w) uint8; normalisation comes later."""
-        side = self._config.image_size
-        return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)).transpose(2, 0, 1).copy()
+        return square_pixels(image, self._config.image_size)
 
     @torch.inference_mode()
     def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
@@ -133,23 +132,39 @@ class Beit3Encoder:
 
     def _images(self, pixels: Sequence[np.ndarray]) -> Tensor:
         batch = torch.from_numpy(np.stack(pixels)).to(self.device)  # (n, 3, h, w) uint8
-        return ((batch.float() / 255 - MEAN) / STD).to(self._dtype)
+        return normalised(batch).to(self._dtype)
 
     def _texts(self, windows: Sequence[Sequence[int]]) -> dict[str, Tensor]:
-        """Ids and padding, (n, width), padded to the longest window: pads are never seen."""
         longest = max(len(window) for window in windows)
         if longest > self.content_length:
             raise ValueError(
                 f"a window of {longest} tokens; this encoder takes {self.content_length} at most"
             )
-        rows = [self._tokens.row(window) for window in windows]
-        ids = torch.full((len(rows), max(map(len, rows))), self._tokens.pad_id)
-        padding = torch.ones_like(ids, dtype=torch.bool)
-        for number, row in enumerate(rows):
-            ids[number, : len(row)] = torch.tensor(row)
-            padding[number, : len(row)] = False
+        ids, padding = padded_rows(self._tokens, windows)
         return {"text_ids": ids.to(self.device), "padding": padding.to(self.device)}
 
     def _rows(self, vectors: Tensor) -> np.ndarray:
         rows = vectors.float()  # (n, dim)
         return (F.normalize(rows, dim=-1) if self._normalise else rows).cpu().numpy()
+
+
+def square_pixels(image: Image.Image, side: int) -> np.ndarray:
+    """The whole image squashed to a square, (3, side, side) uint8."""
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)).transpose(2, 0, 1).copy()
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """uint8 pixels as the float32 ones that the model takes."""
+    return (pixels.float() / 255 - MEAN) / STD
+
+
+def padded_rows(pieces: SentencePieces, windows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids and padding, (n, width), of windows of tokens between their special ones, padded to the longest:
+    pads are never seen."""
+    rows = [pieces.row(window) for window in windows]
+    ids = torch.full((len(rows), max(map(len, rows))), pieces.pad_id)
+    padding = torch.ones_like(ids, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        padding[number, : len(row)] = False
+    return ids, padding
