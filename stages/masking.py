@@ -10,10 +10,21 @@ import polars as pl
 from ..features.store import FeatureStore
 from ..recsys.config import MaskConfig
 
+# The view of an encoder that reads both at once -> what it made of an item with one of them hidden.
+_HIDDEN = {("joint", "image"): "joint.text", ("joint", "text"): "joint.image"}
+
 
 def modality_of(view: str) -> str:
-    """ "image" of image.full, "text" of text.title; a foreign view is a modality of its own."""
-    return view.partition(".")[0]
+    """ "image" of image.full and joint.image, "text" of text.title and joint.text; any other view is a
+    modality of its own."""
+    return view.removeprefix("joint.").partition(".")[0]
+
+
+def replacement(store: FeatureStore, view: str, mask: MaskConfig) -> str | None:
+    """The view from which the masked items take their rows of `view`; None where they lose them, or where
+    the mask leaves the view as it is."""
+    hidden = _HIDDEN.get((view, mask.modality))
+    return mask.replace.get(view) or (hidden if hidden in store.views else None)
 
 
 def masked_items(item_ids: pl.Series, mask: MaskConfig) -> np.ndarray:
@@ -43,14 +54,15 @@ def read_view(
     """`FeatureStore.read`, with what `mask` makes of the rows of the `masked` (n,) items.
 
     Rows of a view of the modality become absent, or zeros that count as data; those of a view that encodes
-    the modality among others come from the view that `mask.replace` names.
+    the modality among others come from its `replacement`.
     """
     values, present = store.read(view, item_ids)
-    if mask is None or masked is None or (modality_of(view) != mask.modality and view not in mask.replace):
+    other = None if mask is None else replacement(store, view, mask)
+    if mask is None or masked is None or (modality_of(view) != mask.modality and other is None):
         return values, present
     values, present = values.copy(), present.copy()
-    if view in mask.replace:
-        others, has_other = store.read(mask.replace[view], item_ids)
+    if other is not None:
+        others, has_other = store.read(other, item_ids)
         values[masked], present[masked] = others[masked], has_other[masked] & present[masked]
     else:
         values[masked] = 0

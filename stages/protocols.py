@@ -21,7 +21,7 @@ from ..recsys.knn import nearest_items
 from ..recsys.modalities import Modality
 from ..recsys.pairs import Pairs
 from ..recsys.ranking import resolve_device
-from .masking import masked_items, modality_of, read_view
+from .masking import masked_items, modality_of, read_view, replacement
 from .progress import progress_bar
 
 JOINED = "all views"  # the set of all judged views, where there are several
@@ -106,9 +106,23 @@ class FeatureJudge:
         """What can be taken from the judged views, by name, in their order."""
         if not self.asked.mask_share:
             return []
-        inside = [name for name, table in self.asked.mask_replace.items() if set(table) & set(self.views)]
-        replaced = {view for table in self.asked.mask_replace.values() for view in table}
-        return list(dict.fromkeys([*(modality_of(v) for v in self.views if v not in replaced), *inside]))
+        possible = [*map(modality_of, self.store.views), *self.asked.mask_replace]
+        names = dict.fromkeys(possible)
+        several = {view for view in self.views if any(self._replaced(view, name) for name in names)}
+        own = {modality_of(view) for view in self.views if view not in several}
+        return [n for n in names if n in own or any(self._replaced(view, n) for view in several)]
+
+    def _mask(self, modality: str) -> MaskConfig:
+        return MaskConfig(
+            modality=modality,
+            share=self.asked.mask_share,
+            rows=self.asked.mask_rows,
+            replace=self.asked.mask_replace.get(modality, {}),
+            seed=self.config.seed,
+        )
+
+    def _replaced(self, view: str, modality: str) -> str | None:
+        return replacement(self.store, view, self._mask(modality))
 
     def _neighbours(self, view: ItemView) -> Neighbours:
         """The nearest items, as many as any protocol wants."""
@@ -191,18 +205,11 @@ class FeatureJudge:
         before: Mapping[str, Mapping[str, np.ndarray]],
     ) -> dict[str, Any]:
         """All protocols after some items have lost `modality`, and by how much less they reach, per user."""
-        asked = self.asked
-        mask = MaskConfig(
-            modality=modality,
-            share=asked.mask_share,
-            rows=asked.mask_rows,
-            replace=asked.mask_replace.get(modality, {}),
-            seed=self.config.seed,
-        )
+        mask = self._mask(modality)
         lost = masked_items(self.dataset.item_ids, mask)
         views, lists = [], []
         for view in self.views:
-            touched = modality_of(view) == modality or view in mask.replace
+            touched = modality_of(view) == modality or self._replaced(view, modality) is not None
             views.append(self._view(view, mask, lost) if touched else alone[view])
             lists.append(self._neighbours(views[-1]) if touched else neighbours[view])
         after = self._accuracies(self._searches(views, lists))
@@ -213,7 +220,7 @@ class FeatureJudge:
         return {
             "modality": modality,
             "items": int(lost.sum()),
-            "rows": asked.mask_rows,
+            "rows": mask.rows,
             "protocols": self._estimates(after),
             "drop": self._estimates(drop),
         }

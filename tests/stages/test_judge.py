@@ -42,13 +42,17 @@ def taste_vectors() -> dict[str, np.ndarray]:
     return {"taste": taste + 0.1 * noise, "noise": noise}
 
 
-@pytest.fixture
-def store(tmp_path) -> FeatureStore:
-    vectors = {view: (values, np.ones(N_ITEMS, bool)) for view, values in taste_vectors().items()}
-    writer = FeatureStoreWriter(tmp_path / "features", {})
+def write_store(folder: Path, views: dict[str, np.ndarray]) -> FeatureStore:
+    vectors = {view: (values, np.ones(N_ITEMS, bool)) for view, values in views.items()}
+    writer = FeatureStoreWriter(folder, {})
     writer.write_shard(0, ShardRows(IDS, ["x"] * N_ITEMS, vectors, {}))
     writer.commit({"request": {}})
-    return FeatureStore(tmp_path / "features")
+    return FeatureStore(folder)
+
+
+@pytest.fixture
+def store(tmp_path) -> FeatureStore:
+    return write_store(tmp_path / "features", taste_vectors())
 
 
 def settings(**features) -> EvaluateConfig:
@@ -84,6 +88,17 @@ def test_a_lost_modality_costs_what_it_knew(dataset, store, tmp_path) -> None:
     assert whole["item-cf-5"]["recall@5"]["mean"] - taste["protocols"]["item-cf-5"]["recall@5"]["mean"] == (
         pytest.approx(taste["drop"]["item-cf-5"]["recall@5"]["mean"])
     )
+
+
+def test_a_joint_view_loses_a_modality_to_its_view_with_that_one_hidden(dataset, tmp_path) -> None:
+    vectors = taste_vectors()
+    joint = {"joint": vectors["taste"], "joint.image": vectors["noise"], "joint.text": vectors["taste"]}
+    store = write_store(tmp_path / "features", joint)
+    masked = judge(dataset, store, settings(views=["joint"]), tmp_path).facts["masked"]
+    drops = {entry["modality"]: entry["drop"]["zero-shot"]["recall@5"]["mean"] for entry in masked}
+    assert drops.keys() == {"image", "text"}
+    assert drops["image"] == 0  # the text alone says the same
+    assert drops["text"] > 0.1
 
 
 def test_equal_features_are_judged_once(dataset, store, tmp_path) -> None:

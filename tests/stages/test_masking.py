@@ -13,7 +13,13 @@ IDS = pl.Series("item_id", [f"i{n}" for n in range(9)])
 @pytest.fixture
 def store(tmp_path) -> FeatureStore:
     everywhere, rows = np.ones(9, bool), np.arange(1, 19, dtype=np.float32).reshape(9, 2)
-    views = {"image.full": rows, "image.center": rows, "text.title": -rows, "joint": 2 * rows}
+    views = {
+        "image.full": rows,
+        "image.center": rows,
+        "text.title": -rows,
+        "joint": 2 * rows,
+        "joint.text": -2 * rows,
+    }
     writer = FeatureStoreWriter(tmp_path, {})
     vectors = {view: (values, everywhere) for view, values in views.items()}
     writer.write_shard(0, ShardRows(IDS, ["x"] * 9, vectors, {}))
@@ -46,6 +52,11 @@ def test_rows_become_absent_or_zero_or_those_of_another_view(store) -> None:
     joint, present = read_view(store, "joint", IDS, mask, lost)
     assert present.all()
     assert (joint == np.where(lost[:, None], -full, 2 * full)).all()
+    hidden, _ = read_view(store, "joint", IDS, MaskConfig(modality="image"), lost)
+    assert (hidden == np.where(lost[:, None], -2 * full, 2 * full)).all()
+    assert (read_view(store, "joint.text", IDS, mask, lost)[0] == -2 * full).all()
+    text = MaskConfig(modality="text")
+    assert not read_view(store, "joint.text", IDS, text, lost)[1][lost].any()
 
 
 def test_models_train_on_masked_views_fused_ones_too(store) -> None:
