@@ -98,7 +98,7 @@ def test_a_joint_view_loses_a_modality_to_its_view_with_that_one_hidden(dataset,
     drops = {entry["modality"]: entry["drop"]["zero-shot"]["recall@5"]["mean"] for entry in masked}
     assert drops.keys() == {"image", "text"}
     assert drops["image"] == 0  # the text alone says the same
-    assert drops["text"] > 0.1
+    assert drops["text"] > 0.05
 
 
 def test_equal_features_are_judged_once(dataset, store, tmp_path) -> None:
