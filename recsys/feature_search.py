@@ -16,7 +16,10 @@ from torch import Tensor
 
 from .evaluation import Search
 from .pairs import Pairs
-from .ranking import Csr, Ranked, rank_blocks, rank_exact, resolve_device
+from .ranking import Csr, Ranked, rank_blocks, rank_exact, resolve_device, top_k
+
+Neighbours = tuple[np.ndarray, np.ndarray]  # item_idx (I, k), -1 for none, and cosines (I, k)
+_ROWS = 64  # users whose scores are in memory at a time
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -103,16 +106,44 @@ def zero_shot_max(views: Sequence[ItemView], history: Csr, memory_mb: int = 512)
     return search
 
 
-def item_cf(neighbours: Sequence[tuple[np.ndarray, np.ndarray]], history: Csr) -> Search:
-    """score(u, i) = sum over the items j of `history` (U, I) of W_ji, W the cosines of every item with its
-    nearest ones: per view the (item_idx (I, k), cosines (I, k)) of `knn.nearest_items` without the item
-    itself, -1 for none.
+def nearest_by_views(views: Sequence[ItemView], k: int, memory_mb: int = 512) -> Neighbours:
+    """(neighbours (I, k), cosines (I, k)) by the mean cosine over the views, nearest first, without the item
+    itself; -1, and cosine 0, pad a row.
+
+    For items that have all views that is the cosine of their unit rows side by side. A view that one of two
+    items lacks counts as the mean cosine of that view; items that share no view are no neighbours.
+    """
+    place, n = resolve_device("auto"), len(views[0].rows)
+    tables = [(torch.from_numpy(v.rows).to(place), torch.from_numpy(v.present).to(place)) for v in views]
+    means = [float(view.mean @ view.mean) for view in views]
+    neighbours = torch.full((n, k), -1, dtype=torch.int64, device=place)
+    cosines = torch.zeros(n, k, device=place)
+    width, rows = min(k, n - 1), max(1, memory_mb * 2**20 // (20 * n))  # five arrays of a block's scores
+    for start in range(0, n if width else 0, rows):
+        block = slice(start, start + rows)
+        total = torch.full((len(neighbours[block]), n), sum(means), device=place)
+        apart = torch.ones_like(total, dtype=torch.bool)
+        for (table, held), mean in zip(tables, means, strict=True):
+            both = held[block].unsqueeze(1) & held
+            total += torch.where(both, table[block] @ table.T - mean, 0.0)
+            apart &= ~both
+        total.masked_fill_(apart, -torch.inf).diagonal(start).fill_(-torch.inf)
+        best, columns = top_k(total, width)
+        found = best.isfinite()
+        neighbours[block, :width] = columns.masked_fill(~found, -1)
+        cosines[block, :width] = (best / len(views)).masked_fill(~found, 0.0)
+    return neighbours.cpu().numpy(), cosines.cpu().numpy()
+
+
+def item_cf(neighbours: Neighbours, history: Csr) -> Search:
+    """score(u, i) = sum over the items j of `history` (U, I) of W_ji, W the cosines (I, k) of every item with
+    its nearest ones, item_idx (I, k) without the item itself, -1 for none.
 
     An item that is no neighbour of the history is in no list: which of them come first is the order of the
     catalogue, not what features say.
     """
-    n_items = len(neighbours[0][0])
-    matrix = _matrix(neighbours)
+    n_items = len(neighbours[0])
+    matrix = _matrix(*neighbours)
     place = resolve_device("auto")
 
     def search(user_idx: np.ndarray, k: int, exclude: Csr, candidates: np.ndarray | None) -> Ranked:
@@ -130,9 +161,6 @@ def item_cf(neighbours: Sequence[tuple[np.ndarray, np.ndarray]], history: Csr) -
         return rank_blocks(blocks(), len(user_idx), catalogue, k, excluded)
 
     return search
-
-
-_ROWS = 64  # users whose scores are in memory at a time
 
 
 def _described(views: Sequence[ItemView]) -> np.ndarray:
@@ -168,12 +196,8 @@ def _best_in_history(own: Csr, view: ItemView, table: Tensor, targets: Tensor) -
     return best[torch.from_numpy(np.argsort(order)).to(table.device)]
 
 
-def _matrix(neighbours: Sequence[tuple[np.ndarray, np.ndarray]]) -> Csr:
-    """W (I, I) with a row per item, summed over the views."""
-    parts = []
-    for found, cosines in neighbours:
-        rows, slots = np.nonzero(found >= 0)
-        parts.append((rows, found[rows, slots], cosines[rows, slots]))
-    rows, columns, values = (np.concatenate(column) for column in zip(*parts, strict=True))
-    n_items = len(neighbours[0][0])
-    return sparse.csr_matrix((values, (rows, columns)), shape=(n_items, n_items))
+def _matrix(neighbours: np.ndarray, cosines: np.ndarray) -> Csr:
+    """W (I, I) with a row per item."""
+    rows, slots = np.nonzero(neighbours >= 0)
+    columns, n_items = neighbours[rows, slots], len(neighbours)
+    return sparse.csr_matrix((cosines[rows, slots], (rows, columns)), shape=(n_items, n_items))

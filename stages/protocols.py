@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
 from ..features.errors import InputError
 from ..features.store import FeatureStore
@@ -14,19 +13,22 @@ from ..recsys.bootstrap import estimate, mean_over_users
 from ..recsys.config import EvaluateConfig, MaskConfig
 from ..recsys.evaluation import Search, accuracy, hold_out
 from ..recsys.feature_geometry import agreement, effective_rank, hubness, mean_cosine, occurrences
-from ..recsys.feature_search import ItemView, item_cf, latest, zero_shot, zero_shot_max
+from ..recsys.feature_search import (
+    ItemView,
+    Neighbours,
+    item_cf,
+    latest,
+    nearest_by_views,
+    zero_shot,
+    zero_shot_max,
+)
 from ..recsys.holdout import Holdout
 from ..recsys.interactions import Dataset
-from ..recsys.knn import nearest_items
-from ..recsys.modalities import Modality
 from ..recsys.pairs import Pairs
-from ..recsys.ranking import resolve_device
 from .masking import masked_items, modality_of, read_view, replacement
 from .progress import progress_bar
 
 JOINED = "all views"  # the set of all judged views, where there are several
-
-Neighbours = tuple[np.ndarray, np.ndarray]  # item_idx and cosines, each (n_items, k), without the item itself
 
 
 class FeatureJudge:
@@ -76,15 +78,12 @@ class FeatureJudge:
             "items": self.dataset.n_items,
             "chance": {f"recall@{k}": self._chance(k) for k in self.asked.k},
         }
-        with progress_bar("judge features", len(sets) + len(modalities) + len(self.views)) as advance:
-            neighbours = {}
-            for view, vectors in alone.items():
-                neighbours[view] = self._neighbours(vectors)
-                advance()
-            judged = {}
+        with progress_bar("judge features", len(sets) + len(modalities)) as advance:
+            neighbours, judged = {}, {}
             for name, members in sets.items():
-                searches = self._searches([alone[m] for m in members], [neighbours[m] for m in members])
-                judged[name] = self._accuracies(searches)
+                vectors = [alone[member] for member in members]
+                neighbours[name] = self._neighbours(vectors)
+                judged[name] = self._accuracies(self._searches(vectors, neighbours[name]))
                 advance()
             facts["sets"] = {
                 name: {"views": sets[name], "protocols": self._estimates(per_user)}
@@ -95,7 +94,7 @@ class FeatureJudge:
             facts["masked"] = []
             last = list(sets)[-1]  # all views, or the only one
             for modality in modalities:
-                facts["masked"].append(self._masked(modality, alone, neighbours, judged[last]))
+                facts["masked"].append(self._masked(modality, alone, judged[last]))
                 advance()
         return facts
 
@@ -124,15 +123,12 @@ class FeatureJudge:
     def _replaced(self, view: str, modality: str) -> str | None:
         return replacement(self.store, view, self._mask(modality))
 
-    def _neighbours(self, view: ItemView) -> Neighbours:
+    def _neighbours(self, views: Sequence[ItemView]) -> Neighbours:
         """The nearest items, as many as any protocol wants."""
-        place = resolve_device("auto")
-        modality = Modality(torch.from_numpy(view.rows), torch.from_numpy(view.present)).to(place)
         k = max((*self.asked.neighbours, self.asked.occurrences))
-        found, cosines = nearest_items(modality, k, include_self=False, memory_mb=self.config.memory_mb)
-        return found.cpu().numpy(), cosines.cpu().numpy()
+        return nearest_by_views(views, k, self.config.memory_mb)
 
-    def _searches(self, views: Sequence[ItemView], neighbours: Sequence[Neighbours]) -> dict[str, Search]:
+    def _searches(self, views: Sequence[ItemView], neighbours: Neighbours) -> dict[str, Search]:
         memory_mb = self.config.memory_mb
         searches = {
             "zero-shot": zero_shot(views, self.history, memory_mb),
@@ -141,8 +137,8 @@ class FeatureJudge:
         if self.late is not None:
             searches["zero-shot-last"] = zero_shot(views, self.late, memory_mb)
         for k in self.asked.neighbours:
-            cut = [(found[:, :k], cosines[:, :k]) for found, cosines in neighbours]
-            searches[f"item-cf-{k}"] = item_cf(cut, self.history)
+            found, cosines = (part[:, :k] for part in neighbours)
+            searches[f"item-cf-{k}"] = item_cf((found, cosines), self.history)
         return searches
 
     def _accuracies(self, searches: Mapping[str, Search]) -> dict[str, dict[str, np.ndarray]]:
@@ -201,18 +197,18 @@ class FeatureJudge:
         self,
         modality: str,
         alone: Mapping[str, ItemView],
-        neighbours: Mapping[str, Neighbours],
         before: Mapping[str, Mapping[str, np.ndarray]],
     ) -> dict[str, Any]:
         """All protocols after some items have lost `modality`, and by how much less they reach, per user."""
         mask = self._mask(modality)
         lost = masked_items(self.dataset.item_ids, mask)
-        views, lists = [], []
-        for view in self.views:
-            touched = modality_of(view) == modality or self._replaced(view, modality) is not None
-            views.append(self._view(view, mask, lost) if touched else alone[view])
-            lists.append(self._neighbours(views[-1]) if touched else neighbours[view])
-        after = self._accuracies(self._searches(views, lists))
+        views = [
+            self._view(view, mask, lost)
+            if modality_of(view) == modality or self._replaced(view, modality) is not None
+            else alone[view]
+            for view in self.views
+        ]
+        after = self._accuracies(self._searches(views, self._neighbours(views)))
         drop = {
             protocol: {metric: before[protocol][metric] - value for metric, value in found.items()}
             for protocol, found in after.items()
