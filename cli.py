@@ -78,6 +78,17 @@ def extract(config: ConfigFile, set_: Overrides = None, output: Output = None, j
         _print(pipeline.extract(_load(config, set_, output)), json)
 
 
+@app.command(epilog="Example: mmrec align -c examples/alignrec-posters.toml --set align.epochs=30")
+def align(config: ConfigFile, set_: Overrides = None, output: Output = None, json: AsJson = False) -> None:
+    """Pre-train a multimodal encoder on the catalogue; mmrec extract takes it as beit3:RUN/encoder."""
+    with _user_errors():
+        from .pipeline import run as pipeline
+
+        outcome = pipeline.align(_load(config, set_, output))
+        if outcome is not None:
+            _print(outcome, json)
+
+
 @app.command(epilog="Example: mmrec train -c examples/amazon-baby.toml --set train.dim=128")
 def train(
     config: ConfigFile,
@@ -243,7 +254,7 @@ def _rank(command: str) -> int:
     if command in ALONE:
         raise typer.BadParameter(
             f"torchrun started several processes (WORLD_SIZE), but `mmrec {command}` works in one; "
-            "run `mmrec train` with torchrun, and then this without"
+            "run `mmrec align` or `mmrec train` with torchrun, and then this without"
         )
     names = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
     values = {name: os.environ.get(name, "") for name in names}

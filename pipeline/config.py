@@ -14,6 +14,7 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError
 
 from ..features.config import CatalogConfig, ExtractConfig
+from ..features.pretraining.config import SCRATCH, AlignConfig
 from ..recsys.config import EvaluateConfig, FusionConfig, IndexConfig, InteractionsConfig, TrainConfig
 from ..recsys.errors import InputError
 from ..recsys.models import MODELS, validate_options
@@ -36,6 +37,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     catalog: CatalogConfig | None = None
     interactions: InteractionsConfig | None = None
+    align: AlignConfig | None = None
     extract: ExtractConfig = ExtractConfig()
     fusion: FusionConfig = FusionConfig()
     train: TrainConfig = TrainConfig()
@@ -54,18 +56,28 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         """The folder of the feature store."""
         return Path(self.run.features) if self.run.features else self.output / "features"
 
+    @property
+    def encoder(self) -> Path:
+        """The folder of the encoder that `[align]` pre-trains."""
+        return self.output / "encoder"
+
     def to_toml(self) -> str:
         """The resolved configuration; unset keys are left out, since TOML has no null."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 # Keys that hold paths: relative to the file they stand in, or to the current folder on the command line.
-_PATHS = ("catalog.items", "catalog.image_root", "interactions.path", "run.output", "run.features")
+_PATHS = (
+    *("catalog.items", "catalog.image_root", "interactions.path", "align.start", "align.codes"),
+    *("run.output", "run.features"),
+)
+_ENCODERS = ("extract.encoder", "align.teacher")  # may end in a path
 # Settings of [train] that are no part of a search: what is searched for, and how, not what.
 _NOT_TUNED = ("model", "metric", "mask", "seed", "device", "capture", "checkpoint_every")
 SECTIONS: dict[str, type[BaseModel]] = {
     "catalog": CatalogConfig,
     "interactions": InteractionsConfig,
+    "align": AlignConfig,
     "extract": ExtractConfig,
     "fusion": FusionConfig,
     "train": TrainConfig,
@@ -164,6 +176,11 @@ def _resolve_paths(sections: dict[str, Any], folder: Path) -> None:
         table = sections.get(section)
         if isinstance(table, dict) and isinstance(table.get(name), str):
             table[name] = _resolved(table[name], folder)
+    for key in _ENCODERS:
+        section, name = key.split(".")
+        table = sections.get(section)
+        if isinstance(table, dict) and isinstance(table.get(name), str):
+            table[name] = _resolved_checkpoint(table[name], folder)
     extract = sections.get("extract")
     if not isinstance(extract, dict):
         return
@@ -171,12 +188,10 @@ def _resolve_paths(sections: dict[str, Any], folder: Path) -> None:
         extract["foreign"] = {
             view: _resolved(file, folder) if isinstance(file, str) else file for view, file in foreign.items()
         }
-    if isinstance(encoder := extract.get("encoder"), str):
-        extract["encoder"] = _resolved_checkpoint(encoder, folder)
 
 
 def _resolved(path: str, folder: Path) -> str:
-    if "://" in path or not path:
+    if "://" in path or path in ("", SCRATCH):
         return path
     # Not Path.resolve(): a symbolic link that the user names stays as named.
     return os.path.normpath(Path.cwd() / folder / path)
@@ -289,4 +304,6 @@ def _cross_checks(config: Config) -> list[str]:
     problems = []
     if config.catalog is None and config.extract.text_views:
         problems.append("extract.text_views: needs a [catalog] section with the text columns")
+    if config.catalog is None and config.align is not None:
+        problems.append("align: needs a [catalog] section with the items to learn from")
     return problems

@@ -9,6 +9,8 @@ from ..features.store import FeatureStore
 from ..recsys.interactions import Dataset
 from ..recsys.parallel import team
 from ..recsys.team import Team
+from ..stages.align import AlignReport
+from ..stages.align import align as align_stage
 from ..stages.dataset import load_dataset, read_log
 from ..stages.evaluate import EvaluateReport
 from ..stages.evaluate import evaluate as evaluate_stage
@@ -20,11 +22,11 @@ from ..stages.judge import judge as judge_stage
 from ..stages.similarity import check_similarity
 from ..stages.train import TrainReport
 from ..stages.train import train as train_stage
-from .config import Config
+from .config import Config, ConfigError
 from .judged import judged_tables, judged_text
 from .lock import locked
 from .outcome import Outcome
-from .summary import evaluation_text, extract_text, index_text, train_text
+from .summary import align_text, evaluation_text, extract_text, index_text, train_text
 
 
 def extract(config: Config) -> Outcome:
@@ -32,6 +34,19 @@ def extract(config: Config) -> Outcome:
     with locked(config.features):
         report = _extract(config)
     return Outcome({"features": report.facts()}, extract_text(report, config.features))
+
+
+def align(config: Config) -> Outcome | None:
+    """Pre-train the encoder of the run folder on the catalogue; under torchrun as `train`."""
+    if config.align is None:
+        raise ConfigError("nothing to align: the config has no [align] section; an empty one will do")
+    with team(config.align.device) as processes:
+        if not processes.leads:
+            _align(config, processes)
+            return None
+        with locked(config.output):
+            report = _align(config, processes)
+    return Outcome({"encoder": report.facts()}, align_text(report, config.encoder))
 
 
 def train(config: Config) -> Outcome | None:
@@ -78,6 +93,11 @@ def run(config: Config) -> Outcome:
     """All stages; says of each whether it was reused, and why it was not."""
     lines, facts = [], {}
     log = read_log(config.interactions)  # a log that cannot be used is found before hours of extraction
+    if config.align is not None:
+        with locked(config.output):
+            encoder = _align(config)
+        lines.append(align_text(encoder, config.encoder))
+        facts["encoder"] = encoder.facts()
     if config.catalog is not None or config.extract.foreign:
         with locked(config.features):
             features = _extract(config)
@@ -98,6 +118,13 @@ def run(config: Config) -> Outcome:
     lines.append(evaluation_text(evaluation, config.output))
     facts |= {"model": model.facts(), "index": index.facts(), "evaluation": evaluation.evaluation}
     return Outcome(facts, "\n".join(lines))
+
+
+def _align(config: Config, processes: Team | None = None) -> AlignReport:
+    assert config.align is not None and config.catalog is not None  # checked with the config
+    report = align_stage(config.catalog, config.align, config.extract, config.encoder, processes)
+    check_failures(report, config.extract, config.encoder)
+    return report
 
 
 def _extract(config: Config) -> ExtractReport:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..stages.align import AlignReport
 from ..stages.evaluate import EvaluateReport
 from ..stages.extract import ExtractReport
 from ..stages.index import IndexReport
@@ -33,6 +34,23 @@ def extract_text(report: ExtractReport, folder: Path) -> str:
     if report.failed:
         ledger = folder / report.ledger
         text += f"\n  {report.failed:,} items with failures: {counts(report.reasons)} (see {ledger})"
+    return text
+
+
+def align_text(report: AlignReport, folder: Path) -> str:
+    if report.up_to_date:
+        return f"encoder: up to date, reused ({folder})"
+    losses = [number(measured["held_out"]["loss"]) for measured in (report.first, report.last)]
+    figures = [f"loss {' -> '.join(losses)}"]
+    figures += [f"{name} {number(value)}" for name, value in report.last["retrieval"].items()]
+    text = (
+        f"encoder: pre-trained in {seconds(report.seconds)} ({report.kept_epoch} epochs; {report.held_out:,} "
+        f"of {report.items:,} items held out: {', '.join(figures)}); {_why(report.changed)} ({folder})"
+    )
+    if report.failed:
+        text += (
+            f"\n  {report.failed:,} items with failures: {counts(report.reasons)} ({folder / report.ledger})"
+        )
     return text
 
 

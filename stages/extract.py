@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -63,14 +63,23 @@ def extract(catalog: CatalogConfig | None, config: ExtractConfig, folder: Path) 
     return report
 
 
-def check_failures(report: ExtractReport, config: ExtractConfig, folder: Path) -> None:
-    """TooManyFailuresError when more than `max_failures` of the items failed; the store is kept."""
+class Ledgered(Protocol):
+    """A report of work on items some of which may have failed."""
+
+    items: int
+    failed: int
+    reasons: dict[str, int]
+    ledger: str
+
+
+def check_failures(report: Ledgered, config: ExtractConfig, folder: Path) -> None:
+    """TooManyFailuresError when more than `max_failures` of the items failed; the work is kept."""
     share = report.failed / report.items
     if share > config.max_failures:
         reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
         raise TooManyFailuresError(
             f"{report.failed} of {report.items} items failed ({share:.1%}, extract.max_failures allows "
-            f"{config.max_failures:.1%}): {reasons}. The store is complete but for them; they are listed in "
+            f"{config.max_failures:.1%}): {reasons}. All else is finished; they are listed in "
             f"{folder / report.ledger}"
         )
 

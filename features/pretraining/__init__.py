@@ -1,0 +1,1 @@
+"""Pre-training a multimodal encoder on a catalogue's own items."""
