@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import shutil
 import time
@@ -82,11 +83,11 @@ def align(
     source = team.leader_first(lambda: read_source(catalog, config, extract))
     lineage = align_lineage(source, config, extract)
     lineage, changed = team.decide(lambda: (lineage, _changed(folder, lineage)))
-    if not changed:
-        return AlignReport(len(source.catalog), up_to_date=True)
     work = folder.with_name(f"{_WORK}{digest_json(lineage)[:16]}")
     if team.leads:
-        _remove_others(work)
+        _remove_others(work if changed else None, folder.parent)
+    if not changed:
+        return _known_report(folder)
     run = team.leader_first(lambda: _plan(source, config, extract, work, team))
     with progress_bar("align", config.epochs * run.training.steps_per_epoch) as advance:
         run.training.run(FileCheckpoint(work / "checkpoint.safetensors", digest_json(lineage)), advance)
@@ -198,8 +199,16 @@ def _changed(folder: Path, lineage: dict[str, str]) -> list[str]:
     return changes(read_lineage(folder / ACCOUNT, "lineage"), lineage)
 
 
-def _remove_others(work: Path) -> None:
-    """Unfinished runs on other input or with other settings: nothing can go on from them."""
-    for other in work.parent.glob(f"{_WORK}*"):
+def _known_report(folder: Path) -> AlignReport:
+    """What was said of the encoder when it was made."""
+    account = json.loads((folder / ACCOUNT).read_text(encoding="utf-8"))
+    report = AlignReport(**account["report"])
+    report.up_to_date, report.changed = True, []
+    return report
+
+
+def _remove_others(work: Path | None, folder: Path) -> None:
+    """Remove what is left of runs in `folder` other than `work`: on other input, or with other settings."""
+    for other in folder.glob(f"{_WORK}*"):
         if other != work:
             shutil.rmtree(other, ignore_errors=True)
