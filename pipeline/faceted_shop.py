@@ -13,17 +13,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from .products import ASIDES, BRANDS, COLOURS, OUTLINES, PATTERNS, Product, random_product
+from .products import ASIDES, Product
 from .shop import Attributes, Shop, breakages, draw_interactions, with_gaps, write_image
 
 log = logging.getLogger(__name__)
 
-FACTORS: Attributes = {  # of taste -> values and weight: all matter the same
-    "pattern": (tuple(PATTERNS), 1.2),
-    "brand": (tuple(BRANDS), 1.2),
-    "category": (tuple(OUTLINES), 1.2),
-    "accent": (tuple(COLOURS), 1.2),
-    "colour": (tuple(COLOURS), 1.2),
+WEIGHT = 2.0  # of every factor, in log-odds
+FACTORS: Attributes = {  # of taste -> values that differ plainly, and weight
+    "pattern": (("plain", "pinstriped", "checked", "starry"), WEIGHT),
+    "brand": (("Norvik", "Quillo", "Ostara", "Ferro"), WEIGHT),
+    "category": (("mug", "bag", "vase", "cushion"), WEIGHT),
+    "accent": (("yellow", "pink", "white", "teal"), WEIGHT),
+    "colour": (("red", "green", "navy", "brown"), WEIGHT),
 }
 VIEWS = ("title", "brand", "category", "description", "image")  # row n tells factor n, whatever the parameter
 WRONG = 0.05  # share of what a view tells that is not true
@@ -38,8 +39,8 @@ def generate_faceted_shop(
     folder: Path,
     complementarity: float,
     n_items: int = 1500,
-    n_users: int = 1500,
-    interactions_per_user: int = 8,
+    n_users: int = 1000,
+    interactions_per_user: int = 16,
     image_size: int = 96,
     seed: int = 0,
 ) -> Shop:
@@ -88,7 +89,8 @@ def generate_faceted_shop(
 def faceted_products(n_items: int, seed: int) -> list[Product]:
     """What is true of the items of the shop of this size and seed, in the order of its catalogue."""
     rng = np.random.default_rng(seed).spawn(1)[0]
-    return [random_product(rng) for _ in range(n_items)]
+    drawn = [rng.choice(values, size=n_items).tolist() for values, _ in FACTORS.values()]
+    return [Product(**dict(zip(FACTORS, attributes, strict=True))) for attributes in zip(*drawn, strict=True)]
 
 
 def told(n_items: int, complementarity: float, rng: np.random.Generator) -> np.ndarray:
