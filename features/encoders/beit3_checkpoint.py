@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
 import math
-import pickle
-import re
 import shutil
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..errors import InputError, first_line
+from ..errors import InputError
 from ..files import atomic_path, write_json
 from .beit3_model import FIRST_POSITION, IMAGE, TEXT, Beit3, Beit3Config
 from .multiway import resize_patch_rows
 from .registry import BEIT3_SIDECAR, BEIT3_TOKENIZER, BEIT3_WEIGHTS
+from .state_dicts import (
+    check_keys,
+    layer_numbers,
+    read_settings,
+    read_state,
+    shape_of,
+    weights_file,
+    write_state,
+)
 
+KIND = "BEiT-3"
+NESTINGS = ("model", "module")  # keys of a checkpoint under which its state dict may lie
 HEAD_WIDTH = 64  # of an attention head in every official checkpoint
 KEPT_ROWS = FIRST_POSITION + 1  # the image's position rows that belong to no patch: two unused, class token
-_NAMED = 3  # bad keys that an error lists
 _POSITIONS = "beit3.encoder.embed_positions.{}.weight"
-_UNREADABLE = (EOFError, OSError, RuntimeError, SafetensorError, ValueError, pickle.UnpicklingError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ def find_beit3(name: str) -> Beit3Files:
     Raises FileNotFoundError for a missing checkpoint, InputError where no tokenizer, or more than one, lies
     beside it.
     """
-    weights = _weights(Path(name))
+    weights = weights_file(Path(name), BEIT3_WEIGHTS, KIND)
     settings = _settings(weights)
     return Beit3Files(weights, _tokenizer(weights), settings.get("heads"), settings.get("context_length"))
 
@@ -60,12 +62,12 @@ def load_beit3(path: Path, image_size: int | None = None, heads: int | None = No
     attention heads; by default what `beit3_config.json` beside the file says, else width / 64.
     Raises FileNotFoundError, and InputError for a file that is no BEiT-3, naming the keys that differ.
     """
-    weights = _weights(path)
-    state = _read_state(weights)
+    weights = weights_file(path, BEIT3_WEIGHTS, KIND)
+    state = read_state(weights, NESTINGS)
     config = _infer_config(weights, state, heads or _settings(weights).get("heads"))
     with torch.device("meta"):
         model = Beit3(config)
-    _check_keys(weights, state, {key: tensor.shape for key, tensor in model.state_dict().items()})
+    check_keys(weights, state, model.state_dict(), KIND)
     if image_size is not None and image_size != config.image_size:
         config = _resized(config, image_size)
         key = _POSITIONS.format(IMAGE)
@@ -82,16 +84,7 @@ def write_beit3(folder: Path, model: Beit3, tokenizer: Path, context_length: int
     with atomic_path(folder / BEIT3_TOKENIZER) as unfinished:
         shutil.copyfile(tokenizer, unfinished)
     write_json(folder / BEIT3_SIDECAR, {"heads": model.config.heads, "context_length": context_length})
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
-    with atomic_path(folder / BEIT3_WEIGHTS) as unfinished:
-        save_file(state, unfinished)
-
-
-def _weights(path: Path) -> Path:
-    weights = path / BEIT3_WEIGHTS if path.is_dir() else path
-    if not weights.is_file():
-        raise FileNotFoundError(f"checkpoint {weights} of BEiT-3: no such file")
-    return weights
+    write_state(folder / BEIT3_WEIGHTS, model)
 
 
 def _tokenizer(weights: Path) -> Path:
@@ -111,53 +104,14 @@ def _tokenizer(weights: Path) -> Path:
 
 
 def _settings(weights: Path) -> dict[str, int]:
-    """What `beit3_config.json` beside the weights says; nothing where there is none."""
-    sidecar = weights.with_name(BEIT3_SIDECAR)
-    if not sidecar.is_file():
-        return {}
-    expected = f'{sidecar}: expected {{"heads": n, "context_length": n}}, either of them left out at will'
-    try:
-        settings = json.loads(sidecar.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{expected}; found no JSON ({first_line(error)})") from error
-    if not isinstance(settings, dict) or not settings.keys() <= {"heads", "context_length"}:
-        raise InputError(f"{expected}; found {settings}")
-    if not all(type(value) is int and value > 0 for value in settings.values()):
-        raise InputError(f"{expected}; found {settings}")
-    return settings
-
-
-def _read_state(weights: Path) -> dict[str, Tensor]:
-    """The tensors by key, wherever in the file they are nested."""
-    try:
-        if weights.suffix == ".safetensors":
-            return load_file(weights)
-        # Fine-tuned checkpoints keep their command line beside the weights: plain values, no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content: Any = torch.load(weights, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
-        raise InputError(
-            f"{weights} cannot be read ({first_line(error)}); "
-            "expected safetensors or a state dict saved by torch"
-        ) from error
-    for nesting in ("model", "module"):
-        if isinstance(content, dict) and isinstance(content.get(nesting), dict):
-            content = content[nesting]
-            break
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise InputError(f"{weights} holds no state dict, neither under 'model' or 'module' nor by itself")
-    return content
+    return read_settings(weights.with_name(BEIT3_SIDECAR), ("heads", "context_length"))
 
 
 def _infer_config(weights: Path, state: dict[str, Tensor], heads: int | None) -> Beit3Config:
-    """The sizes that the tensors' shapes tell; what is missing or misshapen is left to `_check_keys`."""
+    """The sizes that the tensors' shapes tell; what is missing or misshapen is left to `check_keys`."""
 
-    def shape(key: str, n_axes: int) -> Sequence[int]:
-        if key not in state:
-            raise InputError(f"{weights} is no BEiT-3: it lacks '{key}'; it has {_listed(state)}")
-        if state[key].dim() != n_axes:
-            raise InputError(f"{weights}: '{key}' has shape {_axes(state[key])}; expected {n_axes} axes")
-        return state[key].shape
+    def shape(key: str, n_axes: int) -> torch.Size:
+        return shape_of(weights, state, key, n_axes, KIND)
 
     width, _, patch_size, _ = shape("beit3.vision_embed.proj.weight", 4)
     image_rows, text_rows = (shape(_POSITIONS.format(expert), 2)[0] for expert in (IMAGE, TEXT))
@@ -172,12 +126,9 @@ def _infer_config(weights: Path, state: dict[str, Tensor], heads: int | None) ->
             f"{weights}: a width of {width} does not tell how many attention heads there are; "
             f'put {{"heads": n}} into {BEIT3_SIDECAR} beside it'
         )
-    layer_ids = [
-        int(match[1]) for match in map(re.compile(r"beit3\.encoder\.layers\.(\d+)\.").match, state) if match
-    ]
     sizes: dict[str, Any] = {
         "width": width,
-        "layers": max(layer_ids, default=0) + 1,
+        "layers": max(layer_numbers(state, r"beit3\.encoder\.layers\.(\d+)\."), default=0) + 1,
         "heads": heads or width // HEAD_WIDTH,
         "hidden": shape("beit3.encoder.layers.0.ffn.A.fc1.weight", 2)[0],
         "vocabulary": shape("beit3.text_embed.weight", 2)[0],
@@ -196,28 +147,6 @@ def _infer_config(weights: Path, state: dict[str, Tensor], heads: int | None) ->
         raise InputError(f"{weights}: {error}") from error
 
 
-def _check_keys(weights: Path, state: dict[str, Tensor], expected: dict[str, torch.Size]) -> None:
-    """InputError that names the keys which are missing, too many, or of another shape."""
-    problems = []
-    missing = [f"'{key}' {list(expected[key])}" for key in expected if key not in state]
-    if missing:
-        problems.append(f"lacks {_listed(missing)}")
-    unexpected = [f"'{key}' {_axes(state[key])}" for key in state if key not in expected]
-    if unexpected:
-        problems.append(f"has {_listed(unexpected)}, which a BEiT-3 of its sizes has not")
-    misshapen = [
-        f"'{key}' of shape {_axes(state[key])}, expected {list(shape)}"
-        for key, shape in expected.items()
-        if key in state and state[key].shape != shape
-    ]
-    if misshapen:
-        problems.append(f"has {_listed(misshapen)}")
-    if problems:
-        raise InputError(
-            f"{weights} {'; '.join(problems)}. Its sizes are taken from its first layer and embeddings."
-        )
-
-
 def _resized(config: Beit3Config, image_size: int) -> Beit3Config:
     try:
         return dataclasses.replace(config, image_size=image_size)
@@ -228,13 +157,3 @@ def _resized(config: Beit3Config, image_size: int) -> Beit3Config:
 def _resized_positions(rows: Tensor, grid: int) -> Tensor:
     """The image's position rows for grid x grid patches; the first three stay."""
     return torch.cat([rows[:KEPT_ROWS], resize_patch_rows(rows[KEPT_ROWS:], grid)])
-
-
-def _axes(tensor: Tensor) -> list[int]:
-    return list(tensor.shape)
-
-
-def _listed(names: Iterable[str]) -> str:
-    names = list(names)
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return (", ".join(names[:_NAMED]) or "nothing") + more

@@ -40,7 +40,7 @@ def test_the_official_key_lists_load_strictly(
         shapes |= {"mlm_head.weight": [64010, width], "mlm_head.bias": [64010]}
         shapes |= {"mim_head.weight": [8192, width], "mim_head.bias": [8192]}
     state = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
-    monkeypatch.setattr(beit3_checkpoint, "_read_state", lambda _: dict(state))
+    monkeypatch.setattr(beit3_checkpoint, "read_state", lambda *_: dict(state))
     (tmp_path / "beit3.pth").touch()
     model = load_beit3(tmp_path / "beit3.pth")
     config = model.config
