@@ -35,9 +35,10 @@ def similarity_preservation(content: Tensor, features: Tensor, weights: Tensor) 
     scale = weights.sqrt().unsqueeze(1)
     rows, unit = content * scale, unit_rows(features.detach()) * scale
     squared = (rows.T @ rows).square().sum().double() - 2 * (unit.T @ rows).square().sum().double()
-    tiny = torch.finfo(rows.dtype).eps * weights.sum().square()  # what rounding leaves of a perfect fit
+    size = weights.sum().clamp(min=1)  # a batch that nothing is left of needs a floor above 0 as well
+    tiny = torch.finfo(rows.dtype).eps * size.square()  # what rounding leaves of a perfect fit
     squared = (squared + squared_gram_norm(unit)).clamp(min=1e-3 * tiny.double())
-    return (squared.sqrt() / weights.sum().clamp(min=1)).to(rows.dtype)
+    return (squared.sqrt() / size).to(rows.dtype)
 
 
 @torch.no_grad()

@@ -131,6 +131,13 @@ def test_nodes_without_content_have_no_side_and_no_alignment_with_it() -> None:
     assert model.loss(*batch)["similarity"].item() == pytest.approx(first["similarity"].item())
 
 
+def test_a_batch_without_one_of_the_views_has_finite_gradients() -> None:
+    model = build(image_absent=(1, 3))
+    model.loss(torch.tensor([2]), torch.tensor([3]), torch.tensor([0]))["loss"].backward()
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    assert [name for name, grad in gradients.items() if grad is None or not grad.isfinite().all()] == []
+
+
 @pytest.mark.parametrize(("weight", "parts"), WEIGHTS.items())
 def test_a_weight_of_zero_removes_its_term(weight: str, parts: tuple[str, ...]) -> None:
     everything, rest = build().loss(*BATCH), build(**{weight: 0.0}).loss(*BATCH)
