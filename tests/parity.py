@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from parity_encoders import compare_beit3, compare_long_clip, compare_view_weights
+from parity_encoders import compare_beit3, compare_long_clip, compare_view_weights, compare_vlmo
 from parity_ports import FEATURES, PORTS, Names, Part, Port, Tensors, compare_fusions
 from safetensors.torch import load_file
 from scipy.sparse import csr_matrix
@@ -194,6 +194,12 @@ def check_beit3(fixture: Path, config: dict[str, Any], official: Tensors) -> Dev
     return deviations
 
 
+def check_vlmo(fixture: Path, config: dict[str, Any], official: Tensors) -> Deviations:
+    deviations = Deviations()
+    compare_vlmo(deviations.compare, config["config"], official)
+    return deviations
+
+
 def check_cliper(fixture: Path, config: dict[str, Any], official: Tensors) -> Deviations:
     """Every fusion as released, through `fuse`; similarity attention from stored cosines as well."""
     deviations = Deviations()
@@ -209,6 +215,7 @@ FOLDERS: dict[str, Check] = {  # fixtures without a class, by their folder
     "cliper": check_cliper,
     "longclip": check_long_clip,
     "metrics": check_metrics,
+    "vlmo": check_vlmo,
 }
 
 

@@ -17,14 +17,19 @@ from torch import Tensor
 from mmrec.features.encoders.beit3_checkpoint import load_beit3
 from mmrec.features.encoders.beit3_model import Beit3
 from mmrec.features.encoders.checkpoints import build_model, find_long_clip
+from mmrec.features.encoders.multiway import joined
 from mmrec.features.encoders.positions import stretch_positions
-from mmrec.features.encoders.registry import BEIT3_SIDECAR, SIDECAR
+from mmrec.features.encoders.registry import BEIT3_SIDECAR, SIDECAR, VLMO_SIDECAR
+from mmrec.features.encoders.relative_positions import image_index, joint_index, text_index
 from mmrec.features.encoders.text_tower import pooled_text
 from mmrec.features.encoders.tokens import CLIP_VOCABULARY, load_tokens
+from mmrec.features.encoders.vlmo_checkpoint import load_vlmo
+from mmrec.features.encoders.vlmo_model import Vlmo
 from mmrec.features.similarity import cosines, view_weights
 
 ENCODER_ATOL = 2e-5
 BEIT3_ATOL = 5e-5
+VLMO_ATOL = 1e-4
 HALF_ATOL = 2e-3  # the official stretch runs in float16
 Tensors = dict[str, Tensor]
 Compare = Callable[..., None]
@@ -124,6 +129,80 @@ def load_official_beit3(config: dict[str, Any], official: Tensors) -> Beit3:
         heads = {"heads": config["encoder_attention_heads"]}
         weights.with_name(BEIT3_SIDECAR).write_text(json.dumps(heads), encoding="utf-8")
         return load_beit3(weights)
+
+
+def compare_vlmo(compare: Compare, config: dict[str, Any], official: Tensors) -> None:
+    """The official state dict through our loader: all passes, the output of every block, index tables."""
+    model = load_official_vlmo(config, official)
+    passes = vlmo_passes(model, official)
+    for key, theirs in official.items():
+        method, _, name = key.removeprefix("out/").partition(".")
+        if key.startswith("out/") and name:
+            compare(method, key, passes[method][name], theirs, VLMO_ATOL)
+    if model.config.relative:
+        grid, window = model.config.grid, model.config.text_window
+        length = config["max_text_len"]
+        indices = {
+            "relative_position_index": image_index(grid),
+            "text_relative_position_index": text_index(length, grid, window),
+            "text_imag_relative_position_index": joint_index(length, grid, window),
+        }
+        for name, index in indices.items():
+            compare("index", name, index, official[f"out/{name}"], 0.0)
+
+
+def load_official_vlmo(config: dict[str, Any], official: Tensors) -> Vlmo:
+    """The fixture's parameters as a checkpoint file, loaded as a user would."""
+    with TemporaryDirectory() as folder:
+        weights = Path(folder) / "vlmo.pt"
+        state = {key.removeprefix("param/"): t for key, t in official.items() if key.startswith("param/")}
+        torch.save({"module": {f"module.{key}": tensor for key, tensor in state.items()}}, weights)
+        settings = {"heads": config["arch"]["num_heads"], "image_size": config["image_size"]}
+        weights.with_name(VLMO_SIDECAR).write_text(json.dumps(settings), encoding="utf-8")
+        return load_vlmo(weights)
+
+
+@torch.no_grad()
+def vlmo_passes(model: Vlmo, official: Tensors) -> dict[str, dict[str, Tensor]]:
+    """Method -> name -> tensor, named as the official outputs."""
+    blocks: list[Tensor] = []
+    raw: list[Tensor] = []
+    for block in model.transformer.blocks:
+        block.register_forward_hook(lambda module, inputs, output: blocks.append(joined(output)))
+    model.transformer.norm.register_forward_pre_hook(lambda module, inputs: raw.append(inputs[0][:, 0]))
+    image = {"images": official["in/image"]}
+    text = {"text_ids": official["in/text_ids"], "padding": official["in/text_masks"] == 0}
+    states = model(**image, **text)
+    length = text["text_ids"].shape[1]
+    passes: dict[str, dict[str, Tensor]] = {
+        "infer": {
+            "text_feats": states[:, :length],
+            "image_feats": states[:, length:],
+            "raw_cls_feats": states[:, 0],
+            "cls_feats": model.pooler(states),
+            **{f"hidden{number:02}": block for number, block in enumerate(blocks)},
+        }
+    }
+    alone: dict[str, tuple[dict[str, Tensor], Any, Any]] = {}
+    if model.config.itc_heads and model.config.vl_itc_heads:
+        alone["image"] = image, model.itc_image_proj, model.itc_vl_image_proj
+        alone["text"] = text, model.itc_text_proj, model.itc_vl_text_proj
+    for kind, (inputs, head, vl_head) in alone.items():
+        blocks.clear()
+        raw.clear()
+        own, fused = model.branches(**inputs)
+        vectors = {f"{kind}_feats": own, "cls_feats": F.normalize(head(own[:, 0]), dim=-1)}
+        passes[f"infer_{kind}"] = {
+            **vectors,
+            "raw_cls_feats": raw[0],
+            "cls_vlffn_feats": F.normalize(vl_head(fused[:, 0]), dim=-1),
+            **{f"hidden{number:02}": block for number, block in enumerate(blocks)},
+        }
+        raw.clear()
+        own = model(**inputs)
+        vectors = {f"{kind}_feats": own, "cls_feats": F.normalize(head(own[:, 0]), dim=-1)}
+        passes[f"infer_{kind}_ft"] = {**vectors, "raw_cls_feats": raw[0]}
+    return passes
 
 
 def compare_view_weights(compare: Compare, config: dict[str, Any], official: Tensors) -> None:

@@ -171,7 +171,7 @@ def _published(architecture: str, tag: str) -> Checkpoint:
     if weights is None:
         log.info("fetching the weights %s/%s", architecture, tag)
         try:
-            _require_network()
+            require_network()
             weights = download_pretrained(tag_cfg)
         except (OSError, RuntimeError, ValueError) as error:
             reason = str(error).partition(" Last error:")[0]
@@ -198,7 +198,7 @@ def _cached(tag_cfg: dict[str, Any]) -> str | None:
     return next((path for path in found if isinstance(path, str)), None)
 
 
-def _require_network() -> None:
+def require_network() -> None:
     """Raise `OSError` at once where the hub's name does not resolve; its client would retry for a minute."""
     host = urlsplit(huggingface_hub.constants.ENDPOINT).hostname
     if host and not getproxies():

@@ -10,6 +10,8 @@ from .base import Encoder
 SIDECAR = "open_clip_config.json"  # beside a checkpoint: its architecture and preprocessing
 BEIT3_WEIGHTS, BEIT3_TOKENIZER = "model.safetensors", "beit3.spm"
 BEIT3_SIDECAR = "beit3_config.json"  # beside a BEiT-3 whose tensors do not say how many heads it has
+VLMO_WEIGHTS, VLMO_VOCABULARY = "model.safetensors", "vocab.txt"
+VLMO_SIDECAR = "vlmo_config.json"  # beside a VLMo whose tensors do not say all of its sizes
 TINY = Path(__file__).with_name("tiny")  # written by tools/train_tiny_clip.py
 
 

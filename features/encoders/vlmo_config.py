@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 PUBLISHED_VOCABULARY = 30_522
 PUBLISHED_TEXT = 40  # tokens
+PUBLISHED_WINDOW = 196  # tokens, of the text-only pre-training before
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,7 @@ class VlmoConfig:
     patch_size: int = 16
     max_text: int = PUBLISHED_TEXT  # tokens of the longest text, special ones included
     relative: bool = True  # relative position biases; otherwise absolute positions
-    text_window: int = 196  # texts of up to so many tokens have rows in the table of biases
+    text_window: int = PUBLISHED_WINDOW  # texts of up to so many tokens have rows in the table of biases
     layer_scale: bool = True
     itc_heads: bool = True  # itc_text_proj, itc_image_proj, logit_scale
     vl_itc_heads: bool = True  # itc_vl_text_proj, itc_vl_image_proj, logit_vl_scale
