@@ -200,10 +200,10 @@ def _resolved(path: str, folder: Path) -> str:
 def _resolved_checkpoint(encoder: str, folder: Path) -> str:
     """`open_clip:ARCH/relative/file` with an absolute path where that file exists; tags stay.
 
-    `beit3:relative/file` names no architecture, and never a tag.
+    `beit3:relative/file` and `vlmo:relative/file` name no architecture, and never a tag.
     """
     kind, _, rest = encoder.partition(":")
-    if kind == "beit3" and rest:
+    if kind in ("beit3", "vlmo") and rest:
         return f"{kind}:{_resolved(rest, folder)}"
     architecture, _, checkpoint = rest.partition("/")
     if not checkpoint or not (folder / checkpoint).exists():

@@ -15,7 +15,7 @@ import numpy as np
 from ..features.catalog import Catalog, References
 from ..features.config import ExtractConfig
 from ..features.encoders.base import Encoder
-from ..features.encoders.beit3 import square_pixels
+from ..features.encoders.pair_encoder import square_pixels
 from ..features.files import atomic_path, write_json
 from ..features.images import ImageFailure, decode_image, load_image_bytes
 from ..features.shards import Failure

@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any
 
 from ..files import digest_json, file_sha256
-from .registry import BEIT3_SIDECAR, BEIT3_WEIGHTS, SIDECAR, TINY
+from .registry import (
+    BEIT3_SIDECAR,
+    BEIT3_WEIGHTS,
+    SIDECAR,
+    TINY,
+    VLMO_SIDECAR,
+    VLMO_VOCABULARY,
+    VLMO_WEIGHTS,
+)
 
 
 def encoder_fingerprint(
@@ -39,6 +47,9 @@ def _files(name: str) -> list[Path]:
     if family == "beit3":
         weights = Path(rest) / BEIT3_WEIGHTS if Path(rest).is_dir() else Path(rest)
         return [weights, weights.with_name(BEIT3_SIDECAR), *sorted(weights.parent.glob("*.spm"))]
+    if family == "vlmo":
+        weights = Path(rest) / VLMO_WEIGHTS if Path(rest).is_dir() else Path(rest)
+        return [weights, weights.with_name(VLMO_SIDECAR), weights.with_name(VLMO_VOCABULARY)]
     path = TINY if name == "tiny" else Path(rest.partition("/")[2])
     if not path.name or not path.exists():
         return []

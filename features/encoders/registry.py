@@ -24,25 +24,31 @@ def load_encoder(
     image_size: int | None = None,
 ) -> Encoder:
     """The encoder of that name, ready to encode: "tiny", "open_clip:ARCH/TAG", "open_clip:ARCH/path",
-    "longclip:ARCH/path" or "beit3:path".
+    "longclip:ARCH/path", "beit3:path" or "vlmo:path".
 
-    `context_length` stretches the text positions of a CLIP, or is the longest text of a BEiT-3, whose image
-    positions `image_size` interpolates; without `normalise` vectors keep their norms.
+    `context_length` stretches the text positions of a CLIP, or is the longest text of a BEiT-3 or VLMo, whose
+    image positions `image_size` interpolates; without `normalise` vectors keep their norms.
     Raises `InputError` for an unknown name, weights that cannot be had, or a device that is not there, and
     `FileNotFoundError` for a missing checkpoint.
     """
     family, _, rest = name.partition(":")
-    if name != "tiny" and (family not in ("open_clip", "longclip", "beit3") or not rest):
+    if name != "tiny" and (family not in ("open_clip", "longclip", "beit3", "vlmo") or not rest):
         raise InputError(
             f"unknown encoder '{name}'; expected 'tiny', 'open_clip:ARCH/TAG' such as "
             "'open_clip:ViT-B-32/laion2b_s34b_b79k', 'open_clip:ARCH/path/to/checkpoint', "
-            "'longclip:ARCH/path/to/checkpoint', or 'beit3:path/to/checkpoint.pth'."
+            "'longclip:ARCH/path/to/checkpoint', 'beit3:path/to/checkpoint.pth', or "
+            "'vlmo:path/to/checkpoint.pt'."
         )
     if family == "beit3":
         from .beit3 import Beit3Encoder
         from .beit3_checkpoint import find_beit3
 
         return Beit3Encoder(find_beit3(rest), precision, device, context_length, normalise, image_size)
+    if family == "vlmo":
+        from .vlmo import VlmoEncoder
+        from .vlmo_checkpoint import find_vlmo
+
+        return VlmoEncoder(find_vlmo(rest), precision, device, context_length, normalise, image_size)
     if image_size is not None:
         raise InputError(f"extract.image_size: '{name}' has a size of its own; leave the key out")
     from .checkpoints import find_checkpoint, find_long_clip, local_checkpoint

@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..encoders.beit3 import normalised, padded_rows
 from ..encoders.beit3_model import Beit3
+from ..encoders.pair_encoder import normalised, padded_rows
 from ..encoders.sentence_pieces import SentencePieces
 from .config import AlignConfig
 from .items import Batch, Items

@@ -1,0 +1,198 @@
+"""Encoders of square pictures and texts, alone or in one pass: all that BEiT-3 and VLMo do alike."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor
+
+from ..errors import InputError
+from .checkpoints import weights_digest
+from .open_clip import PRECISIONS, pick_device
+from .tokens import Tokens
+
+MEAN = STD = 0.5  # of all three channels
+
+
+class PairFiles(Protocol):
+    """What a checkpoint consists of."""
+
+    @property
+    def weights(self) -> Path: ...
+    @property
+    def tokenizer(self) -> Path: ...
+    @property
+    def context_length(self) -> int | None: ...  # tokens of a text; None: the usual number
+
+
+class CountedTokens(Tokens, Protocol):
+    """A tokenizer that knows how many ids it has, special ones included."""
+
+    vocabulary: int
+
+
+class PairEncoder(ABC):
+    """A checkpoint with its tokenizer; `JointEncoder` says what its methods give.
+
+    `context_length` is the longest text in tokens, `image_size` a side that the patches' positions are
+    interpolated for.
+    """
+
+    family: str  # the encoder's name in its identity
+    usual_context: int  # tokens of a text where nobody says
+
+    def __init__(
+        self,
+        files: PairFiles,
+        precision: str = "fp32",
+        device: str = "auto",
+        context_length: int | None = None,
+        normalise: bool = True,
+        image_size: int | None = None,
+    ) -> None:
+        self.device = pick_device(device)
+        if precision not in PRECISIONS:
+            raise InputError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
+        self._precision, self._dtype, self._normalise = precision, PRECISIONS[precision], normalise
+        model = self._load(files, image_size).requires_grad_(False)
+        self._config: Any = model.config
+        self.dim: int = self._config.width
+        longest = self._config.max_text
+        asked = context_length or files.context_length or min(self.usual_context, longest)
+        if not 2 < asked <= longest:
+            raise InputError(
+                f"extract.context_length is {asked}, but {files.weights} takes texts of 3 to {longest} tokens"
+            )
+        self._tokens = self._tokenizer(files.tokenizer, asked)
+        if self._tokens.vocabulary > self._config.vocabulary:
+            raise InputError(
+                f"{files.tokenizer} has {self._tokens.vocabulary} ids with the special ones, but "
+                f"{files.weights} embeds {self._config.vocabulary}; expected the tokenizer of its training"
+            )
+        self.context_length, self.content_length = asked, self._tokens.content_length
+        self._weights = weights_digest(model)
+        self._model = model.to(device=self.device, dtype=self._dtype)
+
+    @staticmethod
+    @abstractmethod
+    def _load(files: Any, image_size: int | None) -> Any:
+        """The model of the files, in evaluation mode."""
+
+    @staticmethod
+    @abstractmethod
+    def _tokenizer(path: Path, context_length: int) -> CountedTokens:
+        """The tokenizer of the file."""
+
+    @abstractmethod
+    def _image_vectors(self, images: Tensor) -> Tensor:
+        """Vectors (n, dim) of normalised pictures (n, 3, h, w)."""
+
+    @abstractmethod
+    def _text_vectors(self, text_ids: Tensor, padding: Tensor) -> Tensor:
+        """Vectors (n, dim) of token rows (n, length); `padding` is True on pads."""
+
+    @abstractmethod
+    def _joint_vectors(self, images: Tensor, hidden: Tensor, text_ids: Tensor, padding: Tensor) -> Tensor:
+        """Vectors (n, dim) of pictures with their texts; where `hidden` (n,) is True there is no picture."""
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Architecture, weights, preprocessing, tokenizer and precision; not the place of the files."""
+        identity = {
+            "name": self.family,
+            "architecture": dataclasses.asdict(self._config),
+            "weights": f"sha256:{self._weights}",
+            "preprocessing": {
+                "size": [self._config.image_size] * 2,
+                "resize": "squash",
+                "interpolation": "bicubic",
+                "mean": [MEAN] * 3,
+                "std": [STD] * 3,
+            },
+            "tokenizer": self._tokens.identity,
+            "context_length": self.context_length,
+            "dim": self.dim,
+            "precision": self._precision,
+        }
+        return identity if self._normalise else {**identity, "normalised": False}
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """The whole image as a square, (3, h, w) uint8; normalisation comes later."""
+        return square_pixels(image, self._config.image_size)
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        if not len(pixels):
+            return np.empty((0, self.dim), dtype=np.float32)
+        with torch.backends.cudnn.flags(allow_tf32=False):  # fp32 means fp32 in the patch convolution too
+            return self._rows(self._image_vectors(self._images(pixels)))
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._tokens.content(text)
+
+    @torch.inference_mode()
+    def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
+        if not len(windows):
+            return np.empty((0, self.dim), dtype=np.float32)
+        return self._rows(self._text_vectors(*self._texts(windows)))
+
+    @torch.inference_mode()
+    def encode_joint(
+        self, pixels: Sequence[np.ndarray | None], windows: Sequence[Sequence[int] | None]
+    ) -> np.ndarray:
+        """Rows of a picture and a text in one pass; a text that is None is its start and end alone."""
+        if not len(pixels):
+            return np.empty((0, self.dim), dtype=np.float32)
+        nothing = np.zeros((3, self._config.image_size, self._config.image_size), np.uint8)
+        images = self._images([nothing if image is None else image for image in pixels])
+        hidden = torch.tensor([image is None for image in pixels], device=self.device)  # (n,)
+        texts = self._texts([() if window is None else window for window in windows])
+        with torch.backends.cudnn.flags(allow_tf32=False):
+            return self._rows(self._joint_vectors(images, hidden, *texts))
+
+    def _images(self, pixels: Sequence[np.ndarray]) -> Tensor:
+        batch = torch.from_numpy(np.stack(pixels)).to(self.device)  # (n, 3, h, w) uint8
+        return normalised(batch).to(self._dtype)
+
+    def _texts(self, windows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        longest = max(len(window) for window in windows)
+        if longest > self.content_length:
+            raise ValueError(
+                f"a window of {longest} tokens; this encoder takes {self.content_length} at most"
+            )
+        ids, padding = padded_rows(self._tokens, windows)
+        return ids.to(self.device), padding.to(self.device)
+
+    def _rows(self, vectors: Tensor) -> np.ndarray:
+        rows = vectors.float()  # (n, dim)
+        return (F.normalize(rows, dim=-1) if self._normalise else rows).cpu().numpy()
+
+
+def square_pixels(image: Image.Image, side: int) -> np.ndarray:
+    """The whole image squashed to a square, (3, side, side) uint8."""
+    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)).transpose(2, 0, 1).copy()
+
+
+def normalised(pixels: Tensor) -> Tensor:
+    """uint8 pixels as the float32 ones that the model takes."""
+    return (pixels.float() / 255 - MEAN) / STD
+
+
+def padded_rows(tokens: Tokens, windows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids and padding, (n, width), of windows of tokens between their special ones, padded to the longest:
+    pads are never seen."""
+    rows = [tokens.row(window) for window in windows]
+    ids = torch.full((len(rows), max(map(len, rows))), tokens.pad_id)
+    padding = torch.ones_like(ids, dtype=torch.bool)
+    for number, row in enumerate(rows):
+        ids[number, : len(row)] = torch.tensor(row)
+        padding[number, : len(row)] = False
+    return ids, padding
