@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..features.errors import InputError, QualityGateError
-from ..features.files import digest_json, write_json
+from ..features.files import digest_bytes, digest_json, write_json
 from ..features.store import FeatureStore
 from ..features.versions import library_versions
 from ..recsys.config import EvaluateConfig, FeatureConfig
@@ -51,6 +51,7 @@ def judge(dataset: Dataset, store: FeatureStore | None, config: EvaluateConfig, 
     settings = {name: value for name, value in asked.model_dump(mode="json").items() if not _is_limit(name)}
     lineage = {
         "interactions": digest_dataset(dataset),
+        "times": _digest_times(dataset),
         "features": digest_store(store),
         "settings": digest_json([settings, config.bootstrap, config.seed, config.mask]),
         "code": f"judge/{CODE_VERSION}",
@@ -107,6 +108,12 @@ def _out_of_shape(facts: Mapping[str, Any], config: FeatureConfig) -> Iterator[s
 
 def _shown(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.4g}"
+
+
+def _digest_times(dataset: Dataset) -> str:
+    """Of the training interactions: they say which are the newest, and follow from no split."""
+    times = dataset.train_times
+    return digest_bytes(b"" if times is None else str(times.dtype).encode() + times.tobytes())
 
 
 def _is_limit(name: str) -> bool:

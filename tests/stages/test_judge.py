@@ -116,6 +116,19 @@ def test_a_sample_of_users_and_another_split(dataset, store, tmp_path) -> None:
         judge(dataset, store, settings(split="test_cold"), tmp_path)
 
 
+def test_other_times_are_judged_again_though_the_splits_are_the_same(store, tmp_path) -> None:
+    labels = (["train"] * 6 + ["validation"] * 2 + ["test"] * 2) * N_USERS
+    timed = log().with_columns(pl.Series("split", labels))
+    reversed_times = timed.with_columns(-pl.col("timestamp"))
+    changed = []
+    for table in (timed, timed, reversed_times, timed.drop("timestamp")):
+        dataset = prepare(table, IDS, InteractionsConfig(path="log", split="column"))
+        report = judge(dataset, store, settings(), tmp_path)
+        changed.append(report.changed)
+    assert changed == [["new"], [], ["times"], ["times"]]
+    assert "zero-shot-last" not in report.facts["sets"]["taste"]["protocols"]
+
+
 def test_every_limit_that_is_not_met_is_named(dataset, store, tmp_path) -> None:
     limits = {
         "min_zero_shot": {"taste": 0.1, "noise": 0.5},
