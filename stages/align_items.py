@@ -73,7 +73,12 @@ def _check_learnable(file: str, catalog: Catalog, texts: list[str | None], confi
             f"{file}: {len(catalog)} items; pre-training needs two at least, one of them held out"
         )
     has_images, has_texts = any(catalog.images), any(texts)
-    possible = {"mlm": has_texts, "mim": has_images, "contrastive": has_images and has_texts}
+    possible = {
+        "mlm": has_texts,
+        "mim": has_images,
+        "summary": has_texts,
+        "contrastive": has_images and has_texts,
+    }
     if not any(possible[name] for name, weight in config.objectives.model_dump().items() if weight):
         missing = " and ".join(
             what for what, has in (("images", has_images), ("texts", has_texts)) if not has

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -22,6 +24,18 @@ def patch_pixels(images: Tensor, patch_size: int) -> Tensor:
 def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     """Sum of -log softmax(logits)[target]: L_mlm and, of visual codes, L_mim; (m, ids) and (m,) to ()."""
     return F.cross_entropy(logits.float(), targets, reduction="sum")
+
+
+def summary_loss(logits: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
+    """Sum over texts of the mean -log softmax(logits)[token]: each text as a bag of its tokens.
+
+    One row of `logits` (n, ids) for each text.
+    """
+    log_p = logits.float().log_softmax(dim=1)
+    rows = torch.tensor([n for n, text in enumerate(texts) for _ in text], device=logits.device)
+    tokens = torch.tensor([token for text in texts for token in text], device=logits.device)
+    weights = torch.tensor([1 / len(text) for text in texts for _ in text], device=logits.device)
+    return -(log_p[rows, tokens] * weights).sum()
 
 
 def pixel_loss(predicted: Tensor, targets: Tensor) -> Tensor:

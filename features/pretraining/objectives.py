@@ -15,7 +15,7 @@ from ..encoders.pair_encoder import normalised, padded_rows
 from ..encoders.sentence_pieces import SentencePieces
 from .config import AlignConfig
 from .items import Batch, Items
-from .losses import contrastive_loss, patch_pixels, pixel_loss, teacher_loss, token_loss
+from .losses import contrastive_loss, patch_pixels, pixel_loss, summary_loss, teacher_loss, token_loss
 
 Gather = Callable[[Tensor], Tensor]  # rows of this process, zeros elsewhere -> the rows of all processes
 
@@ -46,9 +46,9 @@ class Objectives:
         """
         mine = batch.part(own)
         if self.config.mask_both:
-            passes = [(mine.mlm | mine.mim, {"mlm", "mim"})]
+            passes = [(mine.mlm | mine.mim, {"mlm", "summary", "mim"})]
         else:
-            passes = [(mine.mlm, {"mlm"}), (mine.mim, {"mim"})]
+            passes = [(mine.mlm, {"mlm", "summary"}), (mine.mim, {"mim"})]
         for chosen, names in passes:
             part = mine.part(chosen)
             if len(part) and names & totals.keys():
@@ -58,8 +58,8 @@ class Objectives:
             yield {"contrastive": self._contrast(model, batch, own, gather) / totals["contrastive"]}
 
     def _masked(self, model: Beit3, part: Batch, names: set[str]) -> dict[str, Tensor]:
-        """One joint pass with the tokens hidden for "mlm", the patches for "mim"; sums of their losses."""
-        hide_tokens, hide_patches = self.config.mask_both or "mlm" in names, "mim" in names
+        """One joint pass with the patches hidden for "mim", tokens for the others; sums of the losses."""
+        hide_tokens, hide_patches = self.config.mask_both or names != {"mim"}, "mim" in names
         inputs: dict[str, Tensor] = {}
         if self.items.has_image.any():
             inputs |= self._images(part, hide_patches, blank=hide_tokens)
@@ -71,6 +71,8 @@ class Objectives:
             found = {}
             if "mlm" in names:
                 found["mlm"] = self._tokens(model, part, states[:, n_image:])
+            if "summary" in names:
+                found["summary"] = self._summary(model, part, states[:, 0])
             if "mim" in names:
                 found["mim"] = self._patches(model, part, states[:, :n_image], inputs["images"])
             return found
@@ -84,6 +86,12 @@ class Objectives:
         rows, columns = torch.tensor(places, device=self.device).reshape(-1, 2).T
         logits = model.mlm_head(states[rows, columns + 1])
         return token_loss(logits, torch.tensor(targets, device=self.device, dtype=torch.int64))
+
+    def _summary(self, model: Beit3, part: Batch, states: Tensor) -> Tensor:
+        """The texts, hidden tokens included, from the first states (b, d)."""
+        chosen = np.flatnonzero(part.mlm)
+        logits = model.mlm_head(states[torch.from_numpy(chosen).to(self.device)])
+        return summary_loss(logits, [self.items.tokens[row] for row in part.rows[chosen]])
 
     def _patches(self, model: Beit3, part: Batch, states: Tensor, images: Tensor) -> Tensor:
         """L_mim from the image's states (b, 1 + patches, d)."""

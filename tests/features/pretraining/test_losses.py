@@ -7,6 +7,7 @@ from mmrec.features.pretraining.losses import (
     contrastive_loss,
     patch_pixels,
     pixel_loss,
+    summary_loss,
     teacher_loss,
     token_loss,
 )
@@ -26,6 +27,13 @@ def test_patch_pixels_are_normalised_by_patch_and_in_order() -> None:
 def test_token_loss_sums_the_negative_log_likelihood() -> None:
     logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
     assert token_loss(logits, torch.tensor([0, 1])).item() == pytest.approx(math.log(2) + math.log(4))
+
+
+def test_summary_loss_takes_each_text_as_a_bag_of_its_tokens() -> None:
+    logits = torch.tensor([[0.0, 0.0, 0.0], [math.log(2), 0.0, -math.inf]])
+    # log 3 for either token of the first text; the second is token 0 with 2/3, twice, and token 1 with 1/3
+    expected = math.log(3) + (2 * math.log(3 / 2) + math.log(3)) / 3
+    assert summary_loss(logits, [[0, 2], [0, 1, 0]]).item() == pytest.approx(expected)
 
 
 def test_pixel_loss_sums_over_patches_and_averages_over_pixels() -> None:
