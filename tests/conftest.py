@@ -120,6 +120,45 @@ def beit3(tmp_path, make_beit3) -> Path:
     return make_beit3(tmp_path / "beit3")
 
 
+@pytest.fixture(scope="session")
+def word_pieces(tmp_path_factory) -> Path:
+    """A vocabulary of a few words about mugs, and of letters for others, in the layout of BERT's."""
+    letters = [chr(ord("a") + n) for n in range(26)]
+    words = ["red", "blue", "mug", "large", "small", "##s", *letters, *(f"##{letter}" for letter in letters)]
+    path = tmp_path_factory.mktemp("word_pieces") / "vocab.txt"
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    path.write_text("\n".join(dict.fromkeys([*specials, *words, "[", "]", ",", "."])) + "\n")
+    return path
+
+
+@pytest.fixture
+def make_vlmo(word_pieces) -> Callable[..., Path]:
+    """Writes a random VLMo of 32 x 32 pixels, 16 patches and texts of 16 tokens into a folder."""
+    import torch
+
+    from mmrec.features.encoders.vlmo_checkpoint import write_vlmo
+    from mmrec.features.encoders.vlmo_config import VlmoConfig
+    from mmrec.features.encoders.vlmo_model import Vlmo
+
+    def make(folder: Path, **sizes: Any) -> Path:
+        tiny = {"width": 16, "layers": 3, "heads": 2, "hidden": 32, "vl_start": 2, "vocabulary": 70}
+        torch.manual_seed(0)
+        model = Vlmo(VlmoConfig(**{**tiny, "image_size": 32, "patch_size": 8, "max_text": 40, **sizes}))
+        with torch.no_grad():  # fresh biases are zeros
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter), alpha=0.1)
+        write_vlmo(folder, model, word_pieces, context_length=16)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def vlmo(tmp_path, make_vlmo) -> Path:
+    """The folder of a random VLMo with all heads."""
+    return make_vlmo(tmp_path / "vlmo")
+
+
 @pytest.fixture
 def shop(tmp_path) -> Path:
     """items.csv with five items: a shared title, a long one, one without image, one without any text."""
