@@ -16,7 +16,7 @@ from ..features.tables import read_table
 from ..recsys.cleaning import used_columns
 from ..recsys.config import FusionConfig, InteractionsConfig, MaskConfig
 from ..recsys.interactions import Dataset, prepare
-from .masking import masked_items, read_view
+from .masking import check_mask, masked_items, read_view
 
 if TYPE_CHECKING:
     from ..recsys.modalities import Modalities, Modality
@@ -84,6 +84,8 @@ def load_modalities(
             )
         return {}
     chosen = list(views if views is not None else store.views)
+    if mask is not None:
+        check_mask(store, mask, chosen)
     taken = None if mask is None else masked_items(item_ids, mask)
     if fusion is None or fusion.kind == "none":
         return {view: _modality(*read_view(store, view, item_ids, mask, taken)) for view in chosen}

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 
+from ..features.errors import InputError
 from ..features.store import FeatureStore
 from ..recsys.config import MaskConfig
 
+log = logging.getLogger(__name__)
+
 # The view of an encoder that reads both at once -> what it made of an item with one of them hidden.
 _HIDDEN = {("joint", "image"): "joint.text", ("joint", "text"): "joint.image"}
+_KINDS = ("image", "text")
 
 
 def modality_of(view: str) -> str:
     """ "image" of image.full and joint.image, "text" of text.title and joint.text; any other view is a
     modality of its own."""
-    return view.removeprefix("joint.").partition(".")[0]
+    kind = view.removeprefix("joint.").partition(".")[0]
+    return kind if kind in _KINDS else view
 
 
 def replacement(store: FeatureStore, view: str, mask: MaskConfig) -> str | None:
@@ -25,6 +32,32 @@ def replacement(store: FeatureStore, view: str, mask: MaskConfig) -> str | None:
     the mask leaves the view as it is."""
     hidden = _HIDDEN.get((view, mask.modality))
     return mask.replace.get(view) or (hidden if hidden in store.views else None)
+
+
+def check_mask(store: FeatureStore, mask: MaskConfig, views: Sequence[str]) -> None:
+    """InputError for a mask that takes nothing from any view of the store, replaces one that is not there,
+    or by rows of another size; a warning where a joint view among `views` keeps what the others lose."""
+    for view in (*mask.replace, *mask.replace.values()):
+        store.dim(view)  # names the nearest one
+    replaced = {view: other for view in store.views if (other := replacement(store, view, mask))}
+    for view, other in replaced.items():
+        if store.dim(view) != store.dim(other):
+            raise InputError(
+                f"{store.folder}: '{view}' has {store.dim(view)} dimensions and '{other}', which a mask puts "
+                f"in its place, has {store.dim(other)}; name a view of the same encoder"
+            )
+    modalities = dict.fromkeys(map(modality_of, store.views))
+    if not replaced and mask.modality not in modalities:
+        raise InputError(
+            f"a mask of '{mask.modality}' takes nothing from the views of {store.folder}: there are "
+            f"{', '.join(modalities)}. Name one of these, or the views to replace"
+        )
+    if "joint" in views and "joint" not in replaced and mask.modality in _KINDS:
+        log.warning(
+            "'joint' keeps the %s of the masked items: extract with joint_blanked = true, or name a view "
+            "that replaces it",
+            mask.modality,
+        )
 
 
 def masked_items(item_ids: pl.Series, mask: MaskConfig) -> np.ndarray:

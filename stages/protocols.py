@@ -25,7 +25,7 @@ from ..recsys.feature_search import (
 from ..recsys.holdout import Holdout
 from ..recsys.interactions import Dataset
 from ..recsys.pairs import Pairs
-from .masking import masked_items, modality_of, read_view, replacement
+from .masking import check_mask, masked_items, modality_of, read_view, replacement
 from .progress import progress_bar
 
 JOINED = "all views"  # the set of all judged views, where there are several
@@ -72,6 +72,8 @@ class FeatureJudge:
         if len(self.views) > 1:
             sets[JOINED] = self.views
         modalities = self._modalities()
+        for modality in modalities:
+            check_mask(self.store, self._mask(modality), self.views)
         facts: dict[str, Any] = {
             "split": self.asked.split,
             "users": self.holdout.n_users,

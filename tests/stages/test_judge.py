@@ -116,6 +116,14 @@ def test_a_sample_of_users_and_another_split(dataset, store, tmp_path) -> None:
         judge(dataset, store, settings(split="test_cold"), tmp_path)
 
 
+def test_rows_of_another_size_are_no_replacement(dataset, tmp_path) -> None:
+    vectors = taste_vectors()
+    short = write_store(tmp_path / "features", vectors | {"short": vectors["noise"][:, :3]})
+    config = settings(views=["taste"], mask_replace={"taste": {"taste": "short"}})
+    with pytest.raises(InputError, match=r"'taste' has 8 dimensions and 'short', .* has 3"):
+        judge(dataset, short, config, tmp_path)
+
+
 def test_other_times_are_judged_again_though_the_splits_are_the_same(store, tmp_path) -> None:
     labels = (["train"] * 6 + ["validation"] * 2 + ["test"] * 2) * N_USERS
     timed = log().with_columns(pl.Series("split", labels))

@@ -2,10 +2,11 @@ import numpy as np
 import polars as pl
 import pytest
 
+from mmrec.features.errors import InputError
 from mmrec.features.store import FeatureStore, FeatureStoreWriter, ShardRows
 from mmrec.recsys.config import FusionConfig, MaskConfig
 from mmrec.stages.dataset import load_modalities
-from mmrec.stages.masking import masked_items, read_view
+from mmrec.stages.masking import masked_items, modality_of, read_view
 
 IDS = pl.Series("item_id", [f"i{n}" for n in range(9)])
 
@@ -19,6 +20,7 @@ def store(tmp_path) -> FeatureStore:
         "text.title": -rows,
         "joint": 2 * rows,
         "joint.text": -2 * rows,
+        "clip.large": np.ones((9, 3), np.float32),
     }
     writer = FeatureStoreWriter(tmp_path, {})
     vectors = {view: (values, everywhere) for view, values in views.items()}
@@ -69,3 +71,33 @@ def test_models_train_on_masked_views_fused_ones_too(store) -> None:
     fused = load_modalities(store, IDS, None, fusion, mask)["fused"]
     rows = store.read("image.full")[0].astype(np.float32)
     assert np.allclose(fused.values.numpy(), np.where(lost[:, None], rows, 0))
+
+
+def test_a_view_of_neither_pictures_nor_texts_is_a_modality_by_its_whole_name(store) -> None:
+    names = {view: modality_of(view) for view in store.views}
+    assert names == {
+        "image.full": "image", "image.center": "image", "text.title": "text",
+        "joint": "joint", "joint.text": "text", "clip.large": "clip.large",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        ({"modality": "imge"}, "takes nothing .* there are image, text, joint, clip.large"),
+        ({"modality": "image", "replace": {"jont": "joint.text"}}, "no view 'jont' .did you mean 'joint'"),
+        ({"modality": "image", "replace": {"joint": "text.titel"}}, "no view 'text.titel'"),
+        ({"modality": "image", "replace": {"joint": "clip.large"}}, "'joint' has 2 dimensions .* has 3"),
+    ],
+)
+def test_a_mask_that_cannot_work_is_refused(store, mask, message) -> None:
+    with pytest.raises(InputError, match=message):
+        load_modalities(store, IDS, None, mask=MaskConfig(**mask))
+
+
+def test_a_joint_view_that_keeps_what_others_lose_is_warned_of(store, caplog) -> None:
+    load_modalities(store, IDS, ["image.full", "joint"], mask=MaskConfig(modality="image"))
+    load_modalities(store, IDS, ["text.title"], mask=MaskConfig(modality="text"))
+    assert not caplog.messages
+    load_modalities(store, IDS, ["text.title", "joint"], mask=MaskConfig(modality="text"))
+    assert "'joint' keeps the text of the masked items" in caplog.text
