@@ -69,7 +69,7 @@ class AlignConfig(BaseModel, frozen=True, extra="forbid"):
     blank: Share = 0.1  # share of items whose other modality is hidden altogether, drawn in every pass
     held_out: Ratio = 0.1  # share of items that are not trained on, to measure on
     epochs: Count = 20
-    batch_size: Count = 64  # items of one step, over all processes
+    batch_size: Count = 32  # items of one step, over all processes
     accumulate: Count = 1  # pieces that a batch is worked through in; pairs are contrasted within a piece
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     warmup: Share = 0.1  # share of steps with a rising learning rate; after them, half a cosine down to 0
