@@ -24,9 +24,8 @@ class CatalogConfig(BaseModel, frozen=True, extra="forbid"):
 class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
     """`[extract]`: the encoder, the views and how the batch job behaves."""
 
-    encoder: str = (
-        "tiny"  # or "open_clip:ARCH/TAG", "open_clip:ARCH/path", "longclip:ARCH/path", "beit3:path"
-    )
+    # "tiny", "open_clip:ARCH/TAG", "open_clip:ARCH/path", "longclip:ARCH/path", "beit3:path" or "vlmo:path"
+    encoder: str = "tiny"
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
     image_views: tuple[str, ...] = ("full",)  # "full", "center", "quadrants", or a name in `crops`
@@ -38,7 +37,7 @@ class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
     joint: Annotated[str, Field(min_length=1)] | None = None  # text that is read together with the image
     joint_blanked: bool = False  # beside "joint", the views of either modality with the other one hidden
     context_length: Annotated[int, Field(ge=1)] | None = None  # stretches a CLIP's text positions; 248
-    image_size: Annotated[int, Field(ge=1)] | None = None  # interpolates a BEiT-3's image positions
+    image_size: Annotated[int, Field(ge=1)] | None = None  # interpolates a BEiT-3's or VLMo's image positions
     long_text: LongText = "mean"  # pooling of context windows
     normalise: bool = True  # vectors of unit length; false keeps the encoder's own norms
     foreign: dict[str, str] = {}  # view name -> .npy of ready-made features, row = item

@@ -170,7 +170,8 @@ class _Extraction:
         if not isinstance(self.encoder, JointEncoder):
             raise InputError(
                 f"extract.joint: '{self.config.encoder}' reads images and texts apart; leave the key out, or "
-                "take an encoder that reads both in one pass: beit3:path/to/checkpoint.pth"
+                "take an encoder that reads both in one pass: beit3:path/to/checkpoint.pth or "
+                "vlmo:path/to/checkpoint.pt"
             )
         return self.encoder
 

@@ -36,10 +36,11 @@ def test_paths_in_the_file_start_at_its_folder_and_overrides_at_the_current_one(
     assert unchanged.interactions is not None and unchanged.interactions.path == "s3://bucket/log.parquet"
 
 
-def test_the_checkpoint_of_an_encoder_is_a_path_too(tmp_path) -> None:
+@pytest.mark.parametrize("family", ["beit3", "vlmo"])
+def test_the_checkpoint_of_an_encoder_is_a_path_too(tmp_path, family: str) -> None:
     file = tmp_path / "run.toml"
-    file.write_text('[extract]\nencoder = "beit3:weights/beit3.pth"\n')
-    assert load_config(file).extract.encoder == f"beit3:{tmp_path}/weights/beit3.pth"
+    file.write_text(f'[extract]\nencoder = "{family}:weights/large.pth"\n')
+    assert load_config(file).extract.encoder == f"{family}:{tmp_path}/weights/large.pth"
 
 
 def test_every_mistake_is_listed_with_its_key_and_the_nearest_valid_one(tmp_path) -> None:
