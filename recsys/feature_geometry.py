@@ -7,6 +7,7 @@ import numpy as np
 from .feature_search import ItemView
 
 _BLOCK = 16_384  # items at a time
+_PAIRS = 2**24  # of neighbours, compared at a time
 
 
 def effective_rank(view: ItemView) -> float:
@@ -50,12 +51,25 @@ def hubness(neighbours: np.ndarray) -> float:
 
 def agreement(first: np.ndarray, second: np.ndarray) -> tuple[float, int]:
     """Mean share of an item's k neighbours in one view, (I, k), that are its neighbours in the other too,
-    over the items that have neighbours in both; and how many these are. Chance gives k / (items - 1)."""
+    over the items that have neighbours in both; and how many these are."""
     both = np.flatnonzero((first[:, 0] >= 0) & (second[:, 0] >= 0))
     shared = 0.0
-    for start in range(0, len(both), _BLOCK):
-        rows = both[start : start + _BLOCK]
+    step = max(1, _PAIRS // (first.shape[1] * second.shape[1]))
+    for start in range(0, len(both), step):
+        rows = both[start : start + step]
         a, b = first[rows], second[rows]
         common = ((a[:, :, None] == b[:, None, :]) & (a >= 0)[:, :, None]).any(axis=2).sum(axis=1)
         shared += float((common / np.minimum((a >= 0).sum(axis=1), (b >= 0).sum(axis=1))).sum())
     return (shared / len(both) if len(both) else float("nan")), len(both)
+
+
+def chance_agreement(first: np.ndarray, second: np.ndarray) -> float:
+    """What `agreement` of lists at random is on average: each of the other items that have both views is in a
+    list of a of A others with probability a / A, in one of b of B with b / B. NaN where no item has both."""
+    has_first, has_second = first[:, 0] >= 0, second[:, 0] >= 0
+    others = int((has_first & has_second).sum()) - 1
+    if others < 0:
+        return float("nan")
+    n_first, n_second = int(has_first.sum()) - 1, int(has_second.sum()) - 1
+    a, b = min(first.shape[1], n_first), min(second.shape[1], n_second)
+    return others * (a / n_first) * (b / n_second) / min(a, b)

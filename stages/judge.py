@@ -19,7 +19,7 @@ from .dataset import digest_dataset, digest_store
 from .lineage import changes, read_lineage
 from .protocols import JOINED, FeatureJudge
 
-CODE_VERSION = 2  # raise it when the same features would be judged differently
+CODE_VERSION = 3  # raise it when the same features would be judged differently
 SCHEMA = 1
 FILE = "features.json"
 _LIBRARIES = ("mmrec", "torch", "numpy", "polars", "pyarrow")

@@ -12,7 +12,14 @@ from ..features.store import FeatureStore
 from ..recsys.bootstrap import estimate, mean_over_users
 from ..recsys.config import EvaluateConfig, MaskConfig
 from ..recsys.evaluation import Search, accuracy, hold_out
-from ..recsys.feature_geometry import agreement, effective_rank, hubness, mean_cosine, occurrences
+from ..recsys.feature_geometry import (
+    agreement,
+    chance_agreement,
+    effective_rank,
+    hubness,
+    mean_cosine,
+    occurrences,
+)
 from ..recsys.feature_search import (
     ItemView,
     Neighbours,
@@ -189,9 +196,10 @@ class FeatureJudge:
         k, found = self.asked.occurrences, []
         for position, first in enumerate(self.views):
             for second in self.views[position + 1 :]:
-                share, items = agreement(neighbours[first][0][:, :k], neighbours[second][0][:, :k])
-                chance = min(k / (items - 1), 1.0) if items > 1 else None
-                entry = {"views": [first, second], "items": items, "chance": chance}
+                lists = [neighbours[view][0][:, :k] for view in (first, second)]
+                share, items = agreement(*lists)
+                chance = chance_agreement(*lists)
+                entry = {"views": [first, second], "items": items, "chance": chance if items else None}
                 found.append(entry | {"overlap": share if items else None})
         return found
 

@@ -1,7 +1,14 @@
 import numpy as np
 import pytest
 
-from mmrec.recsys.feature_geometry import agreement, effective_rank, hubness, mean_cosine, occurrences
+from mmrec.recsys.feature_geometry import (
+    agreement,
+    chance_agreement,
+    effective_rank,
+    hubness,
+    mean_cosine,
+    occurrences,
+)
 from mmrec.recsys.feature_search import ItemView
 
 
@@ -44,3 +51,26 @@ def test_agreement_is_the_share_of_common_neighbours() -> None:
     second = np.array([[2, 3], [2, 0], [3, -1], [0, 1]])
     assert agreement(first, second) == (pytest.approx((0.5 + 1 + 0) / 3), 3)
     assert agreement(first, np.full((4, 2), -1))[1] == 0
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+def test_chance_knows_that_views_are_of_different_items(k: int) -> None:
+    rng = np.random.default_rng(0)
+
+    def lists_at_random(items: np.ndarray) -> np.ndarray:
+        found = np.full((8, k), -1)
+        for item in items:
+            others = rng.permutation(items[items != item])[:k]
+            found[item, : len(others)] = others
+        return found
+
+    first, second = np.arange(7), np.array([1, 3, 5, 7])  # three items have both
+    pairs = [(lists_at_random(first), lists_at_random(second)) for _ in range(1000)]
+    mean = np.mean([agreement(*pair)[0] for pair in pairs])
+    assert chance_agreement(*pairs[0]) == pytest.approx(mean, abs=0.02)
+
+
+def test_chance_is_k_of_the_others_where_all_items_have_both() -> None:
+    lists = np.array([[1, 2], [0, 2], [0, 1], [0, 1], [0, 1]])
+    assert chance_agreement(lists, lists) == pytest.approx(2 / 4)
+    assert np.isnan(chance_agreement(lists, np.full((5, 2), -1)))
