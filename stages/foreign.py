@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
@@ -18,8 +19,10 @@ def open_foreign(view: str, path: Path) -> np.ndarray:
         raise FileNotFoundError(f"{path}: no such file (extract.foreign.{view})")
     try:
         matrix = np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError, BadZipFile) as error:
         raise InputError(f"{path}: not a .npy matrix of numbers ({error})") from error
+    if not isinstance(matrix, np.ndarray):
+        raise InputError(f"{path}: an archive of several arrays; save the one of the features as .npy")
     if matrix.ndim != 2 or 0 in matrix.shape or not np.issubdtype(matrix.dtype, np.floating):
         raise InputError(
             f"{path}: shape {matrix.shape} of {matrix.dtype}; expected (items, dimensions) of floats"

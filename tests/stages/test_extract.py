@@ -231,11 +231,19 @@ def test_foreign_features_need_no_catalogue(tmp_path) -> None:
     assert store.item_ids.to_list() == [0, 1, 2]
 
 
-@pytest.mark.parametrize("content", ["ragged rows", "pickled objects", "integers"])
+@pytest.mark.parametrize(
+    "content", ["ragged rows", "pickled objects", "integers", "nothing", "an archive", "half an archive"]
+)
 def test_a_file_that_is_no_matrix_is_refused(tmp_path, content) -> None:
     file = tmp_path / "visual.npy"
     if content == "ragged rows":
         file.write_text("1,2\n3\n")
+    elif content == "nothing":
+        file.touch()
+    elif "archive" in content:
+        np.savez(tmp_path / "visual.npz", np.ones((3, 2)))
+        archive = (tmp_path / "visual.npz").read_bytes()
+        file.write_bytes(archive if content == "an archive" else archive[:20])
     else:
         matrix = np.array([{}]) if content == "pickled objects" else np.array([[1, 2]])
         np.save(file, matrix, allow_pickle=True)
