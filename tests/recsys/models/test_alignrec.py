@@ -180,3 +180,12 @@ def test_frozen_or_trained_features_leave_graph_and_targets_on_the_initial_ones(
     assert start != before
     assert model.loss(*BATCH)["similarity"].item() == pytest.approx(start)
     assert features not in set(build().parameters())
+
+
+def test_as_released_the_targets_of_similarity_follow_the_trained_features() -> None:
+    model = build(train_features=True, as_released=True)
+    with torch.no_grad():
+        model.content.gate.weight.zero_()
+        start = model.loss(*BATCH)["similarity"].item()
+        model.content.projection.features.mul_(torch.tensor([5.0, 0, 0, 1, 1, 0, 0]))
+    assert abs(model.loss(*BATCH)["similarity"].item() - start) > 1e-3
