@@ -4,6 +4,7 @@ python bench/quality.py examples/tiktok.toml --models lightgcn freedom mgcn --tr
 
 Every model is tuned by `mmrec tune` (validation only), then trained with each seed, with the best setting
 and once with the first value of every list of MMRec's configuration; the test splits are read after that.
+Of the configuration's [train] nothing is taken.
 What is there already is not done again. Prints a Markdown table and writes quality.json.
 """
 
@@ -18,6 +19,8 @@ import time
 import tomllib
 from pathlib import Path
 from typing import Any
+
+from data_config import data_config
 
 from mmrec.pipeline.process import settle_process
 
@@ -68,14 +71,13 @@ def main() -> None:
 
 def measure(model: str, space: dict[str, Any] | None, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The row of the tuned model and, where MMRec has it, the row at MMRec's settings."""
-    from mmrec.pipeline.config import load_config
     from mmrec.pipeline.run import extract
     from mmrec.pipeline.tuning import tune, with_settings
     from mmrec.recsys.grids import GRIDS
 
     def configure(folder: str, settings: list[str]) -> Any:
         paths = [f"run.output={arguments.output / folder}", f"run.features={arguments.output / 'features'}"]
-        return load_config(arguments.config, [*arguments.set, *paths, *settings, f"train.model={model}"])
+        return data_config(arguments.config, [*arguments.set, *paths, *settings, f"train.model={model}"])
 
     rows, started = [], time.perf_counter()
     first = configure("features-run", [])

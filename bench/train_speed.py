@@ -1,5 +1,7 @@
 """Seconds per epoch and evaluation, start-up and peak memory, of any model on any data set; JSON out.
 
+Models run at their defaults, width 64, batches of 2048; a configuration gives its data alone.
+
 python bench/train_speed.py examples/tiktok.toml --model freedom --epochs 5
 python bench/train_speed.py examples/amazon-baby.toml --model vbpr --random-features 4096 384   # timing only
 """
@@ -29,7 +31,7 @@ def main() -> None:
     parser.add_argument(
         "config", type=Path, help="a run's TOML file; foreign features are read, encoders are not run"
     )
-    parser.add_argument("--model", nargs="+", help="default: the config's")
+    parser.add_argument("--model", nargs="+", required=True)
     parser.add_argument("--epochs", type=int, default=5, help="timed epochs after one to warm up")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="as on the command line of mmrec"
@@ -40,11 +42,10 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="write the JSON here as well")
     arguments = parser.parse_args()
 
-    models = arguments.model or [None]
-    if len(models) == 1:
-        results = [measure(arguments, models[0], started)]
+    if len(arguments.model) == 1:
+        results = [measure(arguments, arguments.model[0], started)]
     else:  # a process each: start-up counts from the beginning, and memory is the model's own
-        results = [in_own_process(model) for model in models]
+        results = [in_own_process(model) for model in arguments.model]
     text = json.dumps({"machine": machine(), "results": results}, indent=2)
     print(text)
     if arguments.output:
@@ -62,22 +63,22 @@ def in_own_process(model: str) -> dict:
     ][0]
 
 
-def measure(arguments: argparse.Namespace, model: str | None, started: float) -> dict:
+def measure(arguments: argparse.Namespace, model: str, started: float) -> dict:
     """Figures of one model; start-up counts from the start of the process to the end of the first
     training step."""
     import torch
+    from data_config import data_config
 
-    from mmrec.pipeline.config import load_config
     from mmrec.recsys.evaluation import exact_search, hold_out, mean_accuracy
     from mmrec.recsys.models.base import ClosedFormModel
     from mmrec.recsys.training import fit
     from mmrec.stages.dataset import load_dataset
     from mmrec.stages.train import build_model, training_data
 
-    overrides = [*arguments.set, *([f"train.model={model}"] if model else [])]
+    overrides = [*arguments.set, f"train.model={model}"]
     epochs = arguments.epochs + 1
     overrides += [f"train.epochs={epochs}", f"train.patience={epochs}", f"train.eval_every={epochs}"]
-    config = load_config(arguments.config, overrides)
+    config = data_config(arguments.config, overrides)
     dataset = load_dataset(config.interactions, None)
     data = training_data(dataset, None, config.train)
     views = (
