@@ -76,8 +76,8 @@ def _check_learnable(file: str, catalog: Catalog, texts: list[str | None], confi
     possible = {
         "mlm": has_texts,
         "mim": has_images,
-        "summary": has_texts,
         "contrastive": has_images and has_texts,
+        "joint": has_images and has_texts,
     }
     if not any(possible[name] for name, weight in config.objectives.model_dump().items() if weight):
         missing = " and ".join(

@@ -34,12 +34,14 @@ class ObjectivesConfig(BaseModel, frozen=True, extra="forbid"):
 
     mlm: Weight = 1.0  # hidden tokens of the text
     mim: Weight = 1.0  # hidden patches of the image
-    summary: Weight = 1.0  # all tokens of the text, by the class token alone
     contrastive: Weight = 1.0  # image and text of one item, each encoded by itself
+    joint: Weight = 1.0  # the two together, and either by itself
 
     @model_validator(mode="after")
     def _at_least_one(self) -> ObjectivesConfig:
-        if not any((self.mlm, self.mim, self.summary, self.contrastive)):
+        if self.joint and not self.contrastive:
+            raise ValueError("joint is learned from what contrastive learns; set it to 0 too")
+        if not any((self.mlm, self.mim, self.contrastive)):
             raise ValueError("all weights are 0, so there is nothing to learn; set one of them above 0")
         return self
 

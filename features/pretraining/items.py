@@ -52,7 +52,7 @@ class Batch:
     hidden_tokens: Sequence[np.ndarray]  # places in the text
     no_image: np.ndarray  # (b,) bool: in the pass of mlm, all of the image is hidden
     no_text: np.ndarray  # (b,) bool: in the pass of mim, all of the text is hidden
-    mlm: np.ndarray  # (b,) bool: hidden tokens are predicted, and the text is summed up
+    mlm: np.ndarray  # (b,) bool: hidden tokens are predicted
     mim: np.ndarray  # (b,) bool: hidden patches are predicted
     paired: np.ndarray  # (b,) bool: has both, so can be contrasted
 
@@ -70,8 +70,8 @@ class Batch:
         """Predictions of each objective; with `of_image` mim predicts once for an image, not for a patch."""
         patches = self.mim.sum() if of_image else self.hidden_patches[self.mim].sum()
         tokens = sum(len(self.hidden_tokens[place]) for place in np.flatnonzero(self.mlm).tolist())
-        texts, pairs = int(self.mlm.sum()), int(self.paired.sum())
-        return {"mlm": tokens, "mim": int(patches), "summary": texts, "contrastive": pairs}
+        pairs, joint = int(self.paired.sum()), int((self.paired & self.mlm).sum())
+        return {"mlm": tokens, "mim": int(patches), "contrastive": pairs, "joint": joint}
 
 
 def draw_batch(

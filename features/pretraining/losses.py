@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -26,18 +24,6 @@ def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.float(), targets, reduction="sum")
 
 
-def summary_loss(logits: Tensor, texts: Sequence[Sequence[int]]) -> Tensor:
-    """Sum over texts of the mean -log softmax(logits)[token]: each text as a bag of its tokens.
-
-    One row of `logits` (n, ids) for each text.
-    """
-    log_p = logits.float().log_softmax(dim=1)
-    rows = torch.tensor([n for n, text in enumerate(texts) for _ in text], device=logits.device)
-    tokens = torch.tensor([token for text in texts for token in text], device=logits.device)
-    weights = torch.tensor([1 / len(text) for text in texts for _ in text], device=logits.device)
-    return -(log_p[rows, tokens] * weights).sum()
-
-
 def pixel_loss(predicted: Tensor, targets: Tensor) -> Tensor:
     """Sum over hidden patches of the mean squared error; both (m, 3 p^2), result ()."""
     return (predicted.float() - targets).square().mean(dim=1).sum()
@@ -54,9 +40,22 @@ def contrastive_loss(images: Tensor, texts: Tensor, scale: Tensor, same: Tensor)
     `same` (b, b) is True for two items that cannot be told apart, themselves included: they are no
     negatives of each other.
     """
-    logits = scale * images.float() @ texts.float().T  # (b, b)
-    duplicate = same & ~torch.eye(len(same), dtype=torch.bool, device=same.device)
-    logits = logits.masked_fill(duplicate, -torch.inf)
-    targets = torch.arange(len(logits), device=logits.device)
-    both = (F.cross_entropy(side, targets, reduction="sum") for side in (logits, logits.T))
-    return sum(both, logits.new_zeros(())) / 2
+    own = torch.arange(len(same), device=same.device)
+    return (info_nce(images, texts, scale, own, same) + info_nce(texts, images, scale, own, same)) / 2
+
+
+def joint_loss(
+    joint: Tensor, images: Tensor, texts: Tensor, scale: Tensor, own: Tensor, same: Tensor
+) -> Tensor:
+    """Sum over items of the mean InfoNCE of finding the own image and the own text; see `info_nce`."""
+    return (info_nce(joint, images, scale, own, same) + info_nce(joint, texts, scale, own, same)) / 2
+
+
+def info_nce(queries: Tensor, keys: Tensor, scale: Tensor, own: Tensor, same: Tensor) -> Tensor:
+    """Sum of -log softmax(scale * cosine)[own]; unit rows (q, d) and (k, d), `own` (q,) are rows of keys.
+
+    Keys where `same` (q, k) are left out, but for the own one.
+    """
+    logits = scale * queries.float() @ keys.float().T  # (q, k)
+    others = same & (torch.arange(len(keys), device=own.device) != own[:, None])
+    return F.cross_entropy(logits.masked_fill(others, -torch.inf), own, reduction="sum")

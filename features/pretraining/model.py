@@ -85,7 +85,7 @@ def _with_heads(sizes: Beit3Config, config: AlignConfig, teacher_dim: int | None
     return dataclasses.replace(
         sizes,
         retrieval_heads=sizes.retrieval_heads or weights.contrastive > 0,
-        mlm_head=sizes.mlm_head or max(weights.mlm, weights.summary) > 0,
+        mlm_head=sizes.mlm_head or weights.mlm > 0,
         mim_outputs=outputs[config.mim_target] if weights.mim else sizes.mim_outputs,
     )
 
@@ -107,7 +107,7 @@ def freeze_unused(model: Beit3, config: AlignConfig, has_images: bool, has_texts
         "vision_head.": not weights.contrastive,
         "language_head.": not weights.contrastive,
         "logit_scale": not weights.contrastive,
-        "mlm_head.": not (weights.mlm or weights.summary),
+        "mlm_head.": not weights.mlm,
         "mim_head.": not weights.mim,
         "vision_embed.": not has_images,
         f".{IMAGE}.": not has_images,

@@ -15,9 +15,18 @@ from ..encoders.pair_encoder import normalised, padded_rows
 from ..encoders.sentence_pieces import SentencePieces
 from .config import AlignConfig
 from .items import Batch, Items
-from .losses import contrastive_loss, patch_pixels, pixel_loss, summary_loss, teacher_loss, token_loss
+from .losses import contrastive_loss, joint_loss, patch_pixels, pixel_loss, teacher_loss, token_loss
 
 Gather = Callable[[Tensor], Tensor]  # rows of this process, zeros elsewhere -> the rows of all processes
+
+
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """All pairs of a batch, image and text of each encoded by itself; constants."""
+
+    rows: np.ndarray  # (p,) of the items
+    images: Tensor  # (p, d) unit rows
+    texts: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +54,21 @@ class Objectives:
         fetches the vectors of those that other processes have.
         """
         mine = batch.part(own)
+        alone = None
+        if "contrastive" in totals and batch.paired.any():
+            loss, alone = self._contrast(model, batch, own, gather)
+            yield {"contrastive": loss / totals["contrastive"]}
         if self.config.mask_both:
-            passes = [(mine.mlm | mine.mim, {"mlm", "summary", "mim"})]
+            passes = [(mine.mlm | mine.mim, {"mlm", "joint", "mim"})]
         else:
-            passes = [(mine.mlm, {"mlm", "summary"}), (mine.mim, {"mim"})]
+            passes = [(mine.mlm, {"mlm", "joint"}), (mine.mim, {"mim"})]
         for chosen, names in passes:
             part = mine.part(chosen)
             if len(part) and names & totals.keys():
-                found = self._masked(model, part, names & totals.keys())
+                found = self._masked(model, part, names & totals.keys(), alone)
                 yield {name: loss / totals[name] for name, loss in found.items()}
-        if "contrastive" in totals and batch.paired.any():
-            yield {"contrastive": self._contrast(model, batch, own, gather) / totals["contrastive"]}
 
-    def _masked(self, model: Beit3, part: Batch, names: set[str]) -> dict[str, Tensor]:
+    def _masked(self, model: Beit3, part: Batch, names: set[str], alone: Alone | None) -> dict[str, Tensor]:
         """One joint pass with the patches hidden for "mim", tokens for the others; sums of the losses."""
         hide_tokens, hide_patches = self.config.mask_both or names != {"mim"}, "mim" in names
         inputs: dict[str, Tensor] = {}
@@ -71,8 +82,8 @@ class Objectives:
             found = {}
             if "mlm" in names:
                 found["mlm"] = self._tokens(model, part, states[:, n_image:])
-            if "summary" in names:
-                found["summary"] = self._summary(model, part, states[:, 0])
+            if "joint" in names and alone is not None:
+                found["joint"] = self._joint(model, part, states[:, 0], alone)
             if "mim" in names:
                 found["mim"] = self._patches(model, part, states[:, :n_image], inputs["images"])
             return found
@@ -87,11 +98,15 @@ class Objectives:
         logits = model.mlm_head(states[rows, columns + 1])
         return token_loss(logits, torch.tensor(targets, device=self.device, dtype=torch.int64))
 
-    def _summary(self, model: Beit3, part: Batch, states: Tensor) -> Tensor:
-        """The texts, hidden tokens included, from the first states (b, d)."""
-        chosen = np.flatnonzero(part.mlm)
-        logits = model.mlm_head(states[torch.from_numpy(chosen).to(self.device)])
-        return summary_loss(logits, [self.items.tokens[row] for row in part.rows[chosen]])
+    def _joint(self, model: Beit3, part: Batch, states: Tensor, alone: Alone) -> Tensor:
+        """How well the class tokens (b, d) of items with both find what either is by itself."""
+        has_both = part.paired & part.mlm
+        chosen = part.rows[has_both]
+        queries = F.normalize(states[torch.from_numpy(has_both).to(self.device)].float(), dim=-1)
+        own = torch.from_numpy((chosen[:, None] == alone.rows).argmax(axis=1)).to(self.device)
+        same = torch.from_numpy(self.items.same(chosen, alone.rows)).to(self.device)
+        scale = model.logit_scale.detach().exp()
+        return joint_loss(queries, alone.images, alone.texts, scale, own, same)
 
     def _patches(self, model: Beit3, part: Batch, states: Tensor, images: Tensor) -> Tensor:
         """L_mim from the image's states (b, 1 + patches, d)."""
@@ -106,8 +121,8 @@ class Objectives:
             return pixel_loss(predicted, patch_pixels(images, model.config.patch_size)[hidden])
         return token_loss(predicted, chosen[hidden])
 
-    def _contrast(self, model: Beit3, batch: Batch, own: slice, gather: Gather) -> Tensor:
-        """This process's share of InfoNCE over all pairs of the batch."""
+    def _contrast(self, model: Beit3, batch: Batch, own: slice, gather: Gather) -> tuple[Tensor, Alone]:
+        """This process's share of InfoNCE over all pairs of the batch, and the vectors of these."""
         paired = np.flatnonzero(batch.paired)
         is_own = np.isin(paired, np.arange(len(batch))[own])
         places = torch.from_numpy(np.flatnonzero(is_own)).to(self.device)
@@ -123,7 +138,8 @@ class Objectives:
         same = self.items.same(batch.rows[paired], batch.rows[paired])
         images, texts = sides
         loss = contrastive_loss(images, texts, scale, torch.from_numpy(same).to(self.device))
-        return loss - (1 - share) * loss.detach()  # the value of the share with all of its gradient
+        loss = loss - (1 - share) * loss.detach()  # the value of the share with all of its gradient
+        return loss, Alone(batch.rows[paired], images.detach(), texts.detach())
 
     def vectors(self, model: Beit3, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Unit rows of the images and of the texts, each encoded by itself, (b, d) float32 both."""

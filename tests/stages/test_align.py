@@ -82,7 +82,7 @@ def test_losses_fall_and_held_out_pairs_find_each_other(trained) -> None:
     _, report = trained
     assert (report.items, report.held_out, report.failed) == (60, 6, 1)
     assert (report.without_image, report.without_text) == (2, 1)
-    for name in ("mlm", "mim", "summary", "contrastive"):
+    for name in ("mlm", "mim", "contrastive", "joint"):
         assert report.last["held_out"][name] < report.first["held_out"][name]
     found = report.last["retrieval"]
     assert found["text_recall@1"] > 2 * found["chance"]
@@ -167,8 +167,8 @@ def test_leftovers_of_a_run_with_other_settings_are_removed(shop, monkeypatch) -
     "settings",
     [
         {"mask_both": True},
-        {"objectives": {"contrastive": 0, "summary": 0}},
-        {"objectives": {"mlm": 0, "mim": 0, "summary": 0}},
+        {"objectives": {"contrastive": 0, "joint": 0}},
+        {"objectives": {"mlm": 0, "mim": 0}},
         {"objectives": {"mlm": 0}, "mask_both": True},
         {"precision": "bf16"},
         {"mim_target": "teacher", "teacher": "tiny"},
@@ -178,7 +178,7 @@ def test_leftovers_of_a_run_with_other_settings_are_removed(shop, monkeypatch) -
 )
 def test_other_ways_to_train(shop, settings) -> None:
     report = run(shop, **settings)
-    weights = {"mlm": 1, "mim": 1, "summary": 1, "contrastive": 1, **settings.get("objectives", {})}
+    weights = {"mlm": 1, "mim": 1, "contrastive": 1, "joint": 1, **settings.get("objectives", {})}
     named = {name for name, weight in weights.items() if weight} | {"loss"}
     assert report.last["held_out"].keys() == named
     model = load_beit3(shop / "encoder")
@@ -204,7 +204,7 @@ def test_recomputed_layers_change_nothing(shop) -> None:
 
 
 def test_pieces_of_a_batch_add_up_to_it(shop) -> None:
-    settings = {"objectives": {"contrastive": 0}, "epochs": 1}
+    settings = {"objectives": {"contrastive": 0, "joint": 0}, "epochs": 1}
     run(shop, "whole", **settings)
     run(shop, "pieces", accumulate=3, **settings)
     whole, pieces = (load_file(shop / name / "model.safetensors") for name in ("whole", "pieces"))
@@ -231,14 +231,12 @@ def test_a_catalogue_of_one_modality_trains_on_it_alone(shop) -> None:
     catalog = CatalogConfig(items=str(shop / "items.csv"))
     config = AlignConfig(**SMALL)
     report = align(catalog, config, ExtractConfig(), shop / "texts", None)
-    assert report.last["held_out"].keys() == {"loss", "mlm", "summary"} and report.last["retrieval"] == {}
+    assert report.last["held_out"].keys() == {"loss", "mlm"} and report.last["retrieval"] == {}
     fresh = initial_model(config, load_beit3(shop / "texts").config, None)
     before, after = fresh.state_dict(), load_beit3(shop / "texts").state_dict()
     assert torch.equal(before["beit3.vision_embed.proj.weight"], after["beit3.vision_embed.proj.weight"])
     with pytest.raises(InputError, match="has no images, so none of"):
-        align(
-            catalog, AlignConfig(**SMALL, objectives={"mlm": 0, "summary": 0}), ExtractConfig(), shop / "none"
-        )
+        align(catalog, AlignConfig(**SMALL, objectives={"mlm": 0}), ExtractConfig(), shop / "none")
 
 
 def test_pictures_alone_are_enough(shop) -> None:
@@ -264,7 +262,8 @@ def test_the_learning_rate_rises_and_falls_to_nothing() -> None:
     [
         ({"mim_target": "teacher"}, "teacher is not set; name an encoder"),
         ({"codes": "codes.npy"}, 'codes is set, but mim_target is "pixels"'),
-        ({"objectives": {"mlm": 0, "mim": 0, "summary": 0, "contrastive": 0}}, "nothing to learn"),
+        ({"objectives": {"mlm": 0, "mim": 0, "contrastive": 0, "joint": 0}}, "nothing to learn"),
+        ({"objectives": {"contrastive": 0}}, "set it to 0 too"),
         ({"width": 100, "heads": 3}, "cannot be divided among 3 heads"),
         ({"image_size": 60}, "not a multiple"),
         ({"start": "x.pth", "layers": 3}, "layers: the checkpoint in start has its own"),

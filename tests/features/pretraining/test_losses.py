@@ -5,9 +5,9 @@ import torch
 
 from mmrec.features.pretraining.losses import (
     contrastive_loss,
+    joint_loss,
     patch_pixels,
     pixel_loss,
-    summary_loss,
     teacher_loss,
     token_loss,
 )
@@ -27,13 +27,6 @@ def test_patch_pixels_are_normalised_by_patch_and_in_order() -> None:
 def test_token_loss_sums_the_negative_log_likelihood() -> None:
     logits = torch.tensor([[0.0, 0.0], [math.log(3), 0.0]])
     assert token_loss(logits, torch.tensor([0, 1])).item() == pytest.approx(math.log(2) + math.log(4))
-
-
-def test_summary_loss_takes_each_text_as_a_bag_of_its_tokens() -> None:
-    logits = torch.tensor([[0.0, 0.0, 0.0], [math.log(2), 0.0, -math.inf]])
-    # log 3 for either token of the first text; the second is token 0 with 2/3, twice, and token 1 with 1/3
-    expected = math.log(3) + (2 * math.log(3 / 2) + math.log(3)) / 3
-    assert summary_loss(logits, [[0, 2], [0, 1, 0]]).item() == pytest.approx(expected)
 
 
 def test_pixel_loss_sums_over_patches_and_averages_over_pixels() -> None:
@@ -69,3 +62,13 @@ def test_items_that_cannot_be_told_apart_are_no_negatives() -> None:
     expected = of_first + of_second + third
     assert contrastive_loss(rows, rows, scale, twins).item() == pytest.approx(expected.item(), rel=1e-4)
     assert pair.item() == pytest.approx(2 * of_second.item(), rel=1e-4)
+
+
+def test_joint_loss_finds_the_own_image_and_the_own_text() -> None:
+    joint, images, texts = torch.eye(2)[:1], torch.eye(2), torch.eye(2).flip(0)
+    scale, none = torch.tensor(2.0), torch.tensor([[True, False]])
+    # image: logits 2, 0; text: logits 0, 2
+    expected = (math.log(1 + math.exp(-2)) + math.log(1 + math.exp(2))) / 2
+    assert joint_loss(joint, images, texts, scale, torch.tensor([0]), none).item() == pytest.approx(expected)
+    everything = torch.tensor([[True, True]])  # nothing to tell apart
+    assert joint_loss(joint, images, texts, scale, torch.tensor([1]), everything).item() == 0
