@@ -148,7 +148,7 @@ def _plan(source: Source, config: AlignConfig, extract: ExtractConfig, work: Pat
     freeze_unused(model, config, bool(items.has_image.any()), bool(items.has_text.any()))
     objectives = Objectives(items, pieces, config, device)
     training = Pretraining(model, objectives, train_rows, held_out_rows, team)
-    if truncated:
+    if truncated and team.leads:
         log.warning("%d texts are cut to %d tokens (align.context_length)", truncated, pieces.context_length)
     id_dtype = source.catalog.item_ids.dtype
     return _Run(items, training, tokenizer, pieces.context_length, failures, truncated, id_dtype)
