@@ -1,8 +1,8 @@
 """What CLIPER's fusion gains over single views and over concatenation, five recommenders, three seeds.
 
-python bench/cliper.py shop --output runs/cliper                 # from redundant to complementary views
+python bench/cliper.py shop --output runs/cliper                  # from redundant to complementary views
 python bench/cliper.py shop --output runs/cliper --points 0 0.5   # a part of it, beside another process
-python bench/cliper.py posters --output runs/cliper              # films
+python bench/cliper.py posters --output runs/cliper               # films
 python bench/cliper.py shop --output runs/cliper --report         # the tables of what has been run
 
 docs/cliper.md, "Which view carries the taste", says what is compared. Cells are those of `mmrec sweep`, kept
