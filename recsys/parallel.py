@@ -216,12 +216,21 @@ def team(device: str) -> Iterator[Team]:
         yield processes
         processes.part()
     except BaseException as error:
-        if _fails_first(store):
+        first = _fails_first(store)
+        _end_threads()
+        if first:
             raise
         # torchrun reports the process that ends first, then sends the others a signal
         with suppress(KeyboardInterrupt):
             time.sleep(GRACE)
         raise PeerFailed("another process failed") from error
+
+
+def _end_threads() -> None:
+    """Those of gloo may outlive the interpreter, and then abort it; NCCL would wait for lost processes."""
+    if dist.is_initialized() and dist.get_backend() == "gloo":
+        with suppress(RuntimeError):
+            dist.destroy_process_group()
 
 
 def _fails_first(store: Store) -> bool:
