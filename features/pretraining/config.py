@@ -68,6 +68,7 @@ class AlignConfig(BaseModel, frozen=True, extra="forbid"):
     text_mask: Ratio = 0.5  # share of tokens hidden in the pass of mlm, where the image is shown
     text_mask_unpaired: Ratio = 0.15  # the same where there is no image
     mask_both: bool = False  # one pass with patches and tokens hidden, in place of one for each
+    mask_contrast: bool = False  # hide as much in the passes of contrastive: harder to learn by heart
     blank: Share = 0.1  # share of items whose other modality is hidden altogether, drawn in every pass
     held_out: Ratio = 0.1  # share of items that are not trained on, to measure on
     epochs: Count = 20

@@ -126,7 +126,11 @@ class Objectives:
         paired = np.flatnonzero(batch.paired)
         is_own = np.isin(paired, np.arange(len(batch))[own])
         places = torch.from_numpy(np.flatnonzero(is_own)).to(self.device)
-        vectors = self.vectors(model, batch.rows[paired[is_own]])
+        part, hide = batch.part(paired[is_own]), self.config.mask_contrast
+        if len(part):
+            vectors = self._encoded(model, self._images(part, hide, False), self._texts(part, hide, False))
+        else:
+            vectors = (torch.zeros(0, model.config.width, device=self.device),) * 2
         sides = []
         for mine in vectors:
             # The others' rows are constants here: their gradients are their own processes' to find.
@@ -142,13 +146,15 @@ class Objectives:
         return loss, Alone(batch.rows[paired], images.detach(), texts.detach())
 
     def vectors(self, model: Beit3, rows: np.ndarray) -> tuple[Tensor, Tensor]:
-        """Unit rows of the images and of the texts, each encoded by itself, (b, d) float32 both."""
-        if not len(rows):
-            nothing = model.logit_scale.new_zeros(0, model.config.width)
-            return nothing, nothing
+        """Unit rows of whole images and texts, each encoded by itself, (b, d) float32 both."""
+        texts = self._padded([self.items.tokens[row] for row in rows])
+        return self._encoded(model, {"images": self._pixels(rows)}, texts)
+
+    def _encoded(
+        self, model: Beit3, images: dict[str, Tensor], texts: dict[str, Tensor]
+    ) -> tuple[Tensor, Tensor]:
         with self._autocast():
-            image = model(images=self._pixels(rows))[:, 0]
-            text = model(**self._padded([self.items.tokens[row] for row in rows]))[:, 0]
+            image, text = model(**images)[:, 0], model(**texts)[:, 0]
             if model.config.retrieval_heads:
                 image, text = model.vision_head(image), model.language_head(text)
         return F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)

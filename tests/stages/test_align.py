@@ -167,6 +167,7 @@ def test_leftovers_of_a_run_with_other_settings_are_removed(shop, monkeypatch) -
     "settings",
     [
         {"mask_both": True},
+        {"mask_contrast": True},
         {"objectives": {"contrastive": 0, "joint": 0}},
         {"objectives": {"mlm": 0, "mim": 0}},
         {"objectives": {"mlm": 0}, "mask_both": True},
