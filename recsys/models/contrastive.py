@@ -19,11 +19,15 @@ class _LogSums(torch.autograd.Function):
     of that size, each a fresh 16 MiB at a batch of 2048."""
 
     @staticmethod
-    def forward(ctx: Any, anchors: Tensor, targets: Tensor, counts: Tensor, bound: float | None) -> Tensor:
+    def forward(
+        ctx: Any, anchors: Tensor, targets: Tensor, counts: Tensor, bound: float | None, masked: bool
+    ) -> Tensor:
         scores = anchors @ targets.T  # (m, k)
         top = None
         if bound is None or bound > SAFE_BOUND:
-            top = scores.amax(dim=1)
+            if masked:  # far above the others, a target that does not count would leave a sum of zero
+                scores.add_(torch.zeros_like(counts).masked_fill_(counts == 0, -torch.inf))
+            top = scores.amax(dim=1).clamp_(min=torch.finfo(scores.dtype).min)
             scores.sub_(top.unsqueeze(1))
         powers = scores.exp_()
         sums = (powers @ counts).clamp_(min=torch.finfo(powers.dtype).tiny)
@@ -32,21 +36,23 @@ class _LogSums(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None, None]:  # pyright: ignore[reportIncompatibleMethodOverride]
         anchors, targets, counts, powers, sums = ctx.saved_tensors
         share = (grads[0] / sums).unsqueeze(1)
         to_anchors = (powers @ (targets * counts.unsqueeze(1))).mul_(share)
         to_targets = (powers.T @ (anchors * share)).mul_(counts.unsqueeze(1))
-        return to_anchors, to_targets, None, None
+        return to_anchors, to_targets, None, None, None
 
 
-def log_sums(anchors: Tensor, targets: Tensor, counts: Tensor, bound: float | None = None) -> Tensor:
+def log_sums(
+    anchors: Tensor, targets: Tensor, counts: Tensor, bound: float | None = None, masked: bool = False
+) -> Tensor:
     """log sum_c counts_c exp(a_r . t_c) per anchor r, (m,), for anchors (m, d) and targets (k, d).
 
     `bound`: what no |a_r . t_c| exceeds, where that is known (1 / temperature for cosines); saves a search
-    for the maxima.
+    for the maxima. `masked`: some counts are zero.
     """
-    return _LogSums.apply(anchors, targets, counts, bound)  # type: ignore[return-value]
+    return _LogSums.apply(anchors, targets, counts, bound, masked)  # type: ignore[return-value]
 
 
 def in_batch_loss(
@@ -66,7 +72,7 @@ def in_batch_loss(
     with none left the loss is 0. `bound` as in `log_sums`.
     """
     counts = right.counts if valid is None else right.counts * valid
-    sums = log_sums(anchors, targets, counts, bound).index_select(0, left.slots)
+    sums = log_sums(anchors, targets, counts, bound, valid is not None).index_select(0, left.slots)
     if hard is not None:
         sums = torch.logaddexp(sums, hard)
     own = (F.embedding(left.slots, anchors) * F.embedding(right.slots, targets)).sum(dim=1)

@@ -38,3 +38,18 @@ def test_invalid_targets_are_left_out_on_both_sides() -> None:
     nothing = in_batch_loss(anchors, targets, LEFT, RIGHT, valid=torch.zeros(3, dtype=torch.bool))
     assert nothing == 0
     assert not torch.autograd.grad(nothing, anchors)[0].any()
+
+
+def test_an_invalid_target_far_above_the_others_leaves_loss_and_gradients_finite() -> None:
+    anchors = torch.tensor([[300.0, 1.0], [300.0, 2.0], [300.0, 3.0]], requires_grad=True)
+    targets = torch.tensor([[0.0, 1.0], [0.0, 2.0], [1.0, 0.0]], requires_grad=True)
+    nodes, valid = distinct(torch.arange(3)), torch.tensor([True, True, False])
+    loss = in_batch_loss(anchors, targets, nodes, nodes, valid=valid)
+    expected = F.cross_entropy(anchors[:2] @ targets[:2].T, torch.arange(2))
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    for got, theirs in zip(
+        torch.autograd.grad(loss, (anchors, targets)),
+        torch.autograd.grad(expected, (anchors, targets)),
+        strict=True,
+    ):
+        assert torch.allclose(got, theirs, rtol=1e-5)
