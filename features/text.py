@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .config import LongText
-from .encoders.base import Encoder
+from .encoders.base import TextEncoder
 
 RELEASED_CHARACTERS = 230  # CLIPER's release cuts texts that do not fit the context by characters
 
@@ -32,7 +32,7 @@ class _Windows:
 
 
 def encode_texts(
-    encoder: Encoder,
+    encoder: TextEncoder,
     texts: Sequence[str | None],
     pooling: LongText = "mean",
     batch_size: int = 256,
@@ -61,7 +61,7 @@ def encode_texts(
 
 
 def count_texts(
-    encoder: Encoder, texts: Sequence[str | None], pooling: LongText, prompts: Sequence[str] | None = None
+    encoder: TextEncoder, texts: Sequence[str | None], pooling: LongText, prompts: Sequence[str] | None = None
 ) -> dict[str, int]:
     """The `counts` that `encode_texts` gives, without encoding anything."""
     keys = [key for key in _keys(texts, prompts) if key is not None]
@@ -84,7 +84,7 @@ def _count(windows: Sequence[_Windows]) -> dict[str, int]:
     }
 
 
-def _cut(encoder: Encoder, text: str, prompt: str, pooling: LongText) -> _Windows:
+def _cut(encoder: TextEncoder, text: str, prompt: str, pooling: LongText) -> _Windows:
     """The windows of one text; one empty window for a text without tokens."""
     ids, length = encoder.tokenize(text), encoder.content_length
     if len(ids) <= length:
@@ -102,7 +102,7 @@ def _cut(encoder: Encoder, text: str, prompt: str, pooling: LongText) -> _Window
     return _Windows([repeated + part for part in parts], [len(part) for part in parts], 0)
 
 
-def _cut_by_characters(encoder: Encoder, text: str, prompt: str) -> _Windows:
+def _cut_by_characters(encoder: TextEncoder, text: str, prompt: str) -> _Windows:
     """CLIPER's pieces: the last may be the bare prompt, and a piece past the context is cut."""
     starts = range(RELEASED_CHARACTERS, len(text) + 1, RELEASED_CHARACTERS)
     pieces = [text[:RELEASED_CHARACTERS]]
@@ -113,7 +113,7 @@ def _cut_by_characters(encoder: Encoder, text: str, prompt: str) -> _Windows:
     return _Windows(windows, [len(ids) for ids in windows], dropped)
 
 
-def _encode_sorted(encoder: Encoder, windows: list[_Windows], batch_size: int) -> np.ndarray:
+def _encode_sorted(encoder: TextEncoder, windows: list[_Windows], batch_size: int) -> np.ndarray:
     """Vectors of all windows in their order, (windows, dim); batches are of like length, to pad least."""
     flat = [window for of_text in windows for window in of_text.ids]
     order = sorted(range(len(flat)), key=lambda n: (len(flat[n]), flat[n]))

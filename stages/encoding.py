@@ -14,7 +14,7 @@ import polars as pl
 
 from ..features.catalog import Catalog
 from ..features.config import Box, ExtractConfig
-from ..features.encoders.base import Encoder
+from ..features.encoders.base import ImageEncoder, TextEncoder
 from ..features.files import digest_bytes, digest_json
 from ..features.images import ImageFailure, decode_image, load_image_bytes
 from ..features.shards import Failure
@@ -74,7 +74,7 @@ def hash_items(
 
 
 def encode_text_views(
-    encoder: Encoder, hashed: Hashed, rows: Sequence[int], config: ExtractConfig, columns: Columns
+    encoder: TextEncoder, hashed: Hashed, rows: Sequence[int], config: ExtractConfig, columns: Columns
 ) -> dict[str, int]:
     """Fill the `text.*` columns of `rows`; returns how many texts the shard has, how many are long or cut.
 
@@ -100,7 +100,7 @@ def _texts_of(hashed: Hashed, rows: Sequence[int]) -> tuple[list[str | None], li
 
 
 def encode_image_views(
-    encoder: Encoder,
+    encoder: ImageEncoder,
     hashed: Hashed,
     rows: Sequence[int],
     config: ExtractConfig,
@@ -188,7 +188,7 @@ def _reader(items: Catalog, config: ExtractConfig) -> Callable[[Sequence[str | b
 
 
 def _pixels(
-    encoder: Encoder, images: Images, views: Mapping[str, str], config: ExtractConfig
+    encoder: ImageEncoder, images: Images, views: Mapping[str, str], config: ExtractConfig
 ) -> tuple[dict[str, list[np.ndarray]], list[ImageFailure]]:
     """Per column, the preprocessed crops of all readable images of one item; and why the others are not."""
     pixels: dict[str, list[np.ndarray]] = {column: [] for column in views}
@@ -214,7 +214,9 @@ def _pixels(
     return pixels, failed
 
 
-def _accumulate(encoder: Encoder, batch: Sequence[tuple[str, int, np.ndarray]], columns: Columns) -> None:
+def _accumulate(
+    encoder: ImageEncoder, batch: Sequence[tuple[str, int, np.ndarray]], columns: Columns
+) -> None:
     """Add the vectors of a batch of (view, row, pixels) to their rows."""
     if not batch:
         return

@@ -9,15 +9,13 @@ import numpy as np
 from PIL import Image
 
 
-class Encoder(Protocol):
-    """Images and texts to float32 rows whose cosine is their similarity.
+class ImageEncoder(Protocol):
+    """Images to float32 rows.
 
     The rows have unit length unless the encoder was loaded with `normalise=False`.
     """
 
     dim: int
-    context_length: int  # tokens of one text window with the special ones
-    content_length: int  # tokens of one text window that carry text
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -32,6 +30,19 @@ class Encoder(Protocol):
         """Rows, (n, dim) float32, of preprocessed images."""
         ...
 
+
+class TextEncoder(Protocol):
+    """Windows of tokens to float32 rows, of unit length as an `ImageEncoder`'s."""
+
+    dim: int
+    context_length: int  # tokens of one text window with the special ones
+    content_length: int  # tokens of one text window that carry text
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """As an `ImageEncoder`'s."""
+        ...
+
     def tokenize(self, text: str) -> list[int]:
         """The text's token ids, without special tokens or padding, however long."""
         ...
@@ -39,6 +50,14 @@ class Encoder(Protocol):
     def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
         """Rows, (n, dim) float32, of token windows, none longer than `content_length`."""
         ...
+
+
+@runtime_checkable
+class Encoder(ImageEncoder, TextEncoder, Protocol):
+    """Both in one space: the cosine of an image and a text is their similarity."""
+
+    @property
+    def identity(self) -> dict[str, Any]: ...
 
 
 @runtime_checkable

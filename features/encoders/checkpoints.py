@@ -26,8 +26,10 @@ from open_clip.transform import PreprocessCfg, merge_preprocess_dict
 from safetensors import SafetensorError
 
 from ..errors import InputError
+from ..files import write_json
 from .long_clip import CONTEXT_LENGTH, SECOND_TABLE, load_long_clip
 from .registry import SIDECAR
+from .state_dicts import write_state
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ UNREADABLE = (  # what open_clip's reader raises for a file that is no state dic
     ValueError,
     pickle.UnpicklingError,
 )
-FOLDER_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "model.safetensors")
+WRITTEN_WEIGHTS = "model.safetensors"
+FOLDER_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", WRITTEN_WEIGHTS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +153,22 @@ def build_model(checkpoint: Checkpoint) -> open_clip.CLIP | open_clip.CustomText
                 f"'longclip:{checkpoint.architecture}/{checkpoint.weights}'"
             ) from error
         raise InputError(
-            f"{checkpoint.weights} holds no weights of {checkpoint.architecture}: {_first_lines(error)}. "
+            f"{checkpoint.weights} holds no weights of {checkpoint.architecture}: {first_lines(error)}. "
             "Expected safetensors or a state dict saved by torch, of exactly this architecture."
         ) from error
     return model.eval().requires_grad_(False)
+
+
+def write_checkpoint(
+    folder: Path, checkpoint: Checkpoint, model: torch.nn.Module, context_length: int
+) -> None:
+    """Write a model that `checkpoint` was built into, so that `local_checkpoint` finds it: its config first,
+    weights last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    text_cfg = {**checkpoint.model_cfg["text_cfg"], "context_length": context_length}
+    model_cfg = {**checkpoint.model_cfg, "text_cfg": text_cfg}
+    write_json(folder / SIDECAR, {"model_cfg": model_cfg, "preprocess_cfg": checkpoint.preprocess})
+    write_state(folder / WRITTEN_WEIGHTS, model)
 
 
 def weights_digest(model: torch.nn.Module) -> str:
@@ -256,6 +271,6 @@ def _weights_in(folder: Path) -> Path:
     raise FileNotFoundError(f"{folder}: no checkpoint in this folder; expected one of {FOLDER_WEIGHTS}")
 
 
-def _first_lines(error: Exception) -> str:
+def first_lines(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])[:300] or type(error).__name__
