@@ -153,6 +153,10 @@ class HuggingFaceTokens:
     def row(self, ids: Sequence[int]) -> list[int]:
         return [*self._before, *ids, *self._after]
 
+    def save(self, folder: Path) -> None:
+        """The tokenizer's files, which `load_tokens` prefers to those of the hub."""
+        self._tokenizer.save_pretrained(folder)
+
 
 def _first_merges(count: int) -> io.BytesIO:
     """open_clip's merge file cut after `count` merges; its tokenizer sizes its vocabulary by the file."""
