@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from .beit3_checkpoint import Beit3Files, load_beit3
+from .beit3_checkpoint import Beit3Files, load_beit3, write_beit3
 from .beit3_model import Beit3
 from .pair_encoder import PairEncoder
 from .sentence_pieces import SentencePieces
@@ -32,14 +32,18 @@ class Beit3Encoder(PairEncoder):
     def _tokenizer(path: Path, context_length: int) -> SentencePieces:
         return SentencePieces(path, context_length)
 
+    @staticmethod
+    def _write(folder: Path, model: Beit3, tokenizer: Path, context_length: int) -> None:
+        write_beit3(folder, model, tokenizer, context_length)
+
     def _image_vectors(self, images: Tensor) -> Tensor:
-        first = self._model(images)[:, 0]
-        return self._model.vision_head(first) if self._config.retrieval_heads else first
+        first = self.module(images)[:, 0]
+        return self.module.vision_head(first) if self._config.retrieval_heads else first
 
     def _text_vectors(self, text_ids: Tensor, padding: Tensor) -> Tensor:
-        first = self._model(text_ids=text_ids, padding=padding)[:, 0]
-        return self._model.language_head(first) if self._config.retrieval_heads else first
+        first = self.module(text_ids=text_ids, padding=padding)[:, 0]
+        return self.module.language_head(first) if self._config.retrieval_heads else first
 
     def _joint_vectors(self, images: Tensor, hidden: Tensor, text_ids: Tensor, padding: Tensor) -> Tensor:
         masked = hidden[:, None].expand(-1, self._config.grid**2)
-        return self._model(images, text_ids, padding, masked)[:, 0]
+        return self.module(images, text_ids, padding, masked)[:, 0]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +16,11 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ..errors import InputError
-from .checkpoints import Checkpoint, build_model, weights_digest
+from .checkpoints import Checkpoint, build_model, weights_digest, write_checkpoint
+from .depths import layer_depths
 from .positions import stretch_context
 from .text_tower import is_causal, pooled_text
-from .tokens import load_tokens
+from .tokens import HuggingFaceTokens, load_tokens
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -27,7 +30,8 @@ class OpenClipEncoder:
 
     bf16 casts the weights once (autocast would cast them on every call); vectors come back as float32.
     `context_length` past the checkpoint's stretches its text positions; without `normalise` vectors keep the
-    norms that the model gives them.
+    norms that the model gives them. If `trainable`, the module is that of the checkpoint, in float32, and
+    bf16 is autocast.
     """
 
     def __init__(
@@ -37,11 +41,12 @@ class OpenClipEncoder:
         device: str = "auto",
         context_length: int | None = None,
         normalise: bool = True,
+        trainable: bool = False,
     ) -> None:
         self.device = pick_device(device)
         if precision not in PRECISIONS:
             raise InputError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
-        self._precision, self._dtype = precision, PRECISIONS[precision]
+        self._precision, self._trainable = precision, trainable
         self._checkpoint, self._normalise = checkpoint, normalise
         self._tokens = load_tokens(
             checkpoint.architecture, checkpoint.model_cfg, checkpoint.weights.parent, context_length
@@ -57,15 +62,16 @@ class OpenClipEncoder:
         self._preprocessing = PreprocessCfg(size=model.visual.image_size, **checkpoint.preprocess)
         self._to_size = _resize_and_crop(self._preprocessing)
         self._causal = is_causal(model)
-        self._folded = _fold_normalisation(model.visual, self._preprocessing)
+        self._folded = not trainable and _fold_normalisation(model.visual, self._preprocessing)
         self._mean = torch.tensor(self._preprocessing.mean, device=self.device).view(3, 1, 1) * 255
         self._std = torch.tensor(self._preprocessing.std, device=self.device).view(3, 1, 1) * 255
-        self._model = model.to(device=self.device, dtype=self._dtype)
+        dtype = torch.float32 if trainable else PRECISIONS[precision]
+        self.module: Any = model.to(device=self.device, dtype=dtype)
 
     @property
     def identity(self) -> dict[str, Any]:
-        """Architecture, weights, preprocessing, tokenizer and precision; not the place of the file, nor the
-        device: moving either must not make stored vectors look foreign."""
+        """Architecture, weights as loaded, preprocessing, tokenizer and precision; not the place of the file,
+        nor the device: moving either must not make stored vectors look foreign."""
         preprocessing = self._preprocessing
         identity = {
             "name": f"open_clip:{self._checkpoint.architecture}",
@@ -90,26 +96,30 @@ class OpenClipEncoder:
         """The image after open_clip's own resize and crop, (3, h, w) uint8; normalisation comes later."""
         return np.asarray(self._to_size(image)).transpose(2, 0, 1).copy()
 
+    def image_vectors(self, pixels: Tensor) -> Tensor:
+        """Rows (n, dim), differentiable, of preprocessed images (n, 3, h, w) uint8."""
+        images = pixels.to(self.device)  # 0..255 is exact in bf16
+        if not self._folded:
+            images = (images.float() - self._mean) / self._std
+        images = images.to(next(self.module.parameters()).dtype)
+        # fp32 means fp32 in the patch convolution too
+        with torch.backends.cudnn.flags(allow_tf32=False), self._autocast():
+            return self._rows(self.module.encode_image(images))
+
     @torch.inference_mode()
     def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         if not len(pixels):
             return np.empty((0, self.dim), dtype=np.float32)
-        batch = torch.from_numpy(np.stack(pixels)).to(self.device)  # (n, 3, h, w) uint8
-        if self._folded:
-            images = batch.to(self._dtype)  # 0..255 is exact in bf16
-        else:
-            images = ((batch.float() - self._mean) / self._std).to(self._dtype)
-        with torch.backends.cudnn.flags(allow_tf32=False):  # fp32 means fp32 in the patch convolution too
-            return self._rows(self._model.encode_image(images))
+        return self.image_vectors(torch.from_numpy(np.stack(pixels))).float().cpu().numpy()
 
     def tokenize(self, text: str) -> list[int]:
         return self._tokens.content(text)
 
-    @torch.inference_mode()
-    def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
-        """Rows are padded to the longest window where that is exact, else to the whole context."""
-        if not len(windows):
-            return np.empty((0, self.dim), dtype=np.float32)
+    def text_vectors(self, windows: Sequence[Sequence[int]]) -> Tensor:
+        """Rows (n, dim), differentiable, of token windows, none longer than `content_length`.
+
+        They are padded to the longest window where that is exact, else to the whole context.
+        """
         longest = max(len(window) for window in windows)
         if longest > self.content_length:
             raise ValueError(
@@ -121,13 +131,49 @@ class OpenClipEncoder:
         for row, ids in zip(padded, rows, strict=True):
             row[: len(ids)] = torch.tensor(ids)
         padded = padded.to(self.device)  # (n, width)
-        if self._causal:
-            return self._rows(pooled_text(self._model, padded))
-        return self._rows(self._model.encode_text(padded))
+        with self._autocast():
+            encode = partial(pooled_text, self.module) if self._causal else self.module.encode_text
+            return self._rows(encode(padded))
 
-    def _rows(self, vectors: Tensor) -> np.ndarray:
-        rows = vectors.float()  # (n, dim)
-        return (F.normalize(rows, dim=-1) if self._normalise else rows).cpu().numpy()
+    @torch.inference_mode()
+    def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
+        if not len(windows):
+            return np.empty((0, self.dim), dtype=np.float32)
+        return self.text_vectors(windows).float().cpu().numpy()
+
+    def layers(self) -> dict[str, int]:
+        """Depth of every parameter, as `layer_depths` counts it."""
+        return layer_depths(name for name, _ in self.module.named_parameters())
+
+    def save(self, folder: Path) -> str:
+        """Write a checkpoint with its config and tokenizer; the name that loads it comes back.
+
+        Raises ValueError for an encoder that was not loaded to be trained.
+        """
+        if not self._trainable:
+            raise ValueError("only an encoder that was loaded to be trained has its checkpoint's parameters")
+        write_checkpoint(folder, self._checkpoint, self.module, self.context_length)
+        if isinstance(self._tokens, HuggingFaceTokens):
+            self._tokens.save(folder)
+        return f"open_clip:{self._checkpoint.architecture}/{folder}"
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(
+            self.device.type, torch.bfloat16, enabled=self._trainable and self._precision == "bf16"
+        )
+
+    def _rows(self, vectors: Tensor) -> Tensor:
+        return unit_rows(vectors) if self._normalise else at_least_float32(vectors)
+
+
+def at_least_float32(vectors: Tensor) -> Tensor:
+    """The vectors in float32, or in float64 where they are so."""
+    return vectors if vectors.dtype == torch.float64 else vectors.float()
+
+
+def unit_rows(vectors: Tensor) -> Tensor:
+    """The vectors (n, dim) at unit length, in float32 at least."""
+    return F.normalize(at_least_float32(vectors), dim=-1)
 
 
 def pick_device(name: str) -> torch.device:

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
 from ..errors import InputError
 from .checkpoints import weights_digest
-from .open_clip import PRECISIONS, pick_device
+from .depths import layer_depths
+from .open_clip import PRECISIONS, at_least_float32, pick_device, unit_rows
 from .tokens import Tokens
 
 MEAN = STD = 0.5  # of all three channels
@@ -43,7 +44,8 @@ class PairEncoder(ABC):
     """A checkpoint with its tokenizer; `JointEncoder` says what its methods give.
 
     `context_length` is the longest text in tokens, `image_size` a side that the patches' positions are
-    interpolated for.
+    interpolated for. If `trainable`, the module stays in float32 and bf16 is autocast; otherwise bf16 casts
+    the weights once.
     """
 
     family: str  # the encoder's name in its identity
@@ -57,13 +59,14 @@ class PairEncoder(ABC):
         context_length: int | None = None,
         normalise: bool = True,
         image_size: int | None = None,
+        trainable: bool = False,
     ) -> None:
         self.device = pick_device(device)
         if precision not in PRECISIONS:
             raise InputError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
-        self._precision, self._dtype, self._normalise = precision, PRECISIONS[precision], normalise
-        model = self._load(files, image_size).requires_grad_(False)
-        self._config: Any = model.config
+        self._precision, self._normalise = precision, normalise
+        self._trainable, self._files = trainable, files
+        self.module: Any = self._load(files, image_size).requires_grad_(False)
         self.dim: int = self._config.width
         longest = self._config.max_text
         asked = context_length or files.context_length or min(self.usual_context, longest)
@@ -78,8 +81,9 @@ class PairEncoder(ABC):
                 f"{files.weights} embeds {self._config.vocabulary}; expected the tokenizer of its training"
             )
         self.context_length, self.content_length = asked, self._tokens.content_length
-        self._weights = weights_digest(model)
-        self._model = model.to(device=self.device, dtype=self._dtype)
+        self._weights = weights_digest(self.module)
+        dtype = torch.float32 if trainable else PRECISIONS[precision]
+        self.module = self.module.to(device=self.device, dtype=dtype)
 
     @staticmethod
     @abstractmethod
@@ -90,6 +94,11 @@ class PairEncoder(ABC):
     @abstractmethod
     def _tokenizer(path: Path, context_length: int) -> CountedTokens:
         """The tokenizer of the file."""
+
+    @staticmethod
+    @abstractmethod
+    def _write(folder: Path, model: Any, tokenizer: Path, context_length: int) -> None:
+        """Write a checkpoint of the model with its tokenizer."""
 
     @abstractmethod
     def _image_vectors(self, images: Tensor) -> Tensor:
@@ -104,8 +113,13 @@ class PairEncoder(ABC):
         """Vectors (n, dim) of pictures with their texts; where `hidden` (n,) is True there is no picture."""
 
     @property
+    def _config(self) -> Any:
+        return self.module.config
+
+    @property
     def identity(self) -> dict[str, Any]:
-        """Architecture, weights, preprocessing, tokenizer and precision; not the place of the files."""
+        """Architecture, weights as loaded, preprocessing, tokenizer and precision; not the place of the
+        files."""
         identity = {
             "name": self.family,
             "architecture": dataclasses.asdict(self._config),
@@ -128,21 +142,37 @@ class PairEncoder(ABC):
         """The whole image as a square, (3, h, w) uint8; normalisation comes later."""
         return square_pixels(image, self._config.image_size)
 
+    def image_vectors(self, pixels: Tensor) -> Tensor:
+        """Rows (n, dim), differentiable, of preprocessed images (n, 3, h, w) uint8."""
+        with self._exact():
+            return self._rows(self._image_vectors(self._images(pixels)))
+
     @torch.inference_mode()
     def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         if not len(pixels):
             return np.empty((0, self.dim), dtype=np.float32)
-        with torch.backends.cudnn.flags(allow_tf32=False):  # fp32 means fp32 in the patch convolution too
-            return self._rows(self._image_vectors(self._images(pixels)))
+        return self.image_vectors(torch.from_numpy(np.stack(pixels))).float().cpu().numpy()
 
     def tokenize(self, text: str) -> list[int]:
         return self._tokens.content(text)
+
+    def text_vectors(self, windows: Sequence[Sequence[int]]) -> Tensor:
+        """Rows (n, dim), differentiable, of token windows, none longer than `content_length`."""
+        with self._exact():
+            return self._rows(self._text_vectors(*self._texts(windows)))
 
     @torch.inference_mode()
     def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
         if not len(windows):
             return np.empty((0, self.dim), dtype=np.float32)
-        return self._rows(self._text_vectors(*self._texts(windows)))
+        return self.text_vectors(windows).float().cpu().numpy()
+
+    def joint_vectors(self, pixels: Tensor, hidden: Tensor, windows: Sequence[Sequence[int]]) -> Tensor:
+        """Rows (n, dim), differentiable, of pictures (n, 3, h, w) uint8 and texts in one pass; where `hidden`
+        (n,) is True there is no picture, and an empty window is no text."""
+        with self._exact():
+            texts = self._texts(windows)
+            return self._rows(self._joint_vectors(self._images(pixels), hidden.to(self.device), *texts))
 
     @torch.inference_mode()
     def encode_joint(
@@ -152,15 +182,35 @@ class PairEncoder(ABC):
         if not len(pixels):
             return np.empty((0, self.dim), dtype=np.float32)
         nothing = np.zeros((3, self._config.image_size, self._config.image_size), np.uint8)
-        images = self._images([nothing if image is None else image for image in pixels])
-        hidden = torch.tensor([image is None for image in pixels], device=self.device)  # (n,)
-        texts = self._texts([() if window is None else window for window in windows])
-        with torch.backends.cudnn.flags(allow_tf32=False):
-            return self._rows(self._joint_vectors(images, hidden, *texts))
+        images = np.stack([nothing if image is None else image for image in pixels])
+        hidden = torch.tensor([image is None for image in pixels])  # (n,)
+        texts = [() if window is None else window for window in windows]
+        return self.joint_vectors(torch.from_numpy(images), hidden, texts).float().cpu().numpy()
 
-    def _images(self, pixels: Sequence[np.ndarray]) -> Tensor:
-        batch = torch.from_numpy(np.stack(pixels)).to(self.device)  # (n, 3, h, w) uint8
-        return normalised(batch).to(self._dtype)
+    def layers(self) -> dict[str, int]:
+        """Depth of every parameter, as `layer_depths` counts it."""
+        return layer_depths(name for name, _ in self.module.named_parameters())
+
+    def save(self, folder: Path) -> str:
+        """Write a checkpoint with its tokenizer; the name that loads it comes back.
+
+        Raises ValueError for an encoder that was not loaded to be trained.
+        """
+        if not self._trainable:
+            raise ValueError("only an encoder that was loaded to be trained has its checkpoint's parameters")
+        self._write(folder, self.module, self._files.tokenizer, self.context_length)
+        return f"{self.family}:{folder}"
+
+    @contextmanager
+    def _exact(self) -> Iterator[None]:
+        """The precision that was asked for; fp32 means fp32 in the patch convolution too."""
+        enabled = self._trainable and self._precision == "bf16"
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+        with torch.backends.cudnn.flags(allow_tf32=False), autocast:
+            yield
+
+    def _images(self, pixels: Tensor) -> Tensor:
+        return normalised(pixels.to(self.device)).to(next(self.module.parameters()).dtype)
 
     def _texts(self, windows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         longest = max(len(window) for window in windows)
@@ -171,9 +221,8 @@ class PairEncoder(ABC):
         ids, padding = padded_rows(self._tokens, windows)
         return ids.to(self.device), padding.to(self.device)
 
-    def _rows(self, vectors: Tensor) -> np.ndarray:
-        rows = vectors.float()  # (n, dim)
-        return (F.normalize(rows, dim=-1) if self._normalise else rows).cpu().numpy()
+    def _rows(self, vectors: Tensor) -> Tensor:
+        return unit_rows(vectors) if self._normalise else at_least_float32(vectors)
 
 
 def square_pixels(image: Image.Image, side: int) -> np.ndarray:

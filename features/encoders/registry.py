@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
-from .base import Encoder
+from .base import Encoder, ImageEncoder, TextEncoder
+from .names import IMAGES_ALONE, TEXTS_ALONE, reads_images, reads_texts
 
 SIDECAR = "open_clip_config.json"  # beside a checkpoint: its architecture and preprocessing
 BEIT3_WEIGHTS, BEIT3_TOKENIZER = "model.safetensors", "beit3.spm"
 BEIT3_SIDECAR = "beit3_config.json"  # beside a BEiT-3 whose tensors do not say how many heads it has
 VLMO_WEIGHTS, VLMO_VOCABULARY = "model.safetensors", "vocab.txt"
 VLMO_SIDECAR = "vlmo_config.json"  # beside a VLMo whose tensors do not say all of its sizes
+TIMM_SIDECAR = "config.json"  # beside a checkpoint of timm: its preprocessing and the options of its model
+FAMILIES = ("open_clip", "longclip", "beit3", "vlmo", IMAGES_ALONE, TEXTS_ALONE)
 TINY = Path(__file__).with_name("tiny")  # written by tools/train_tiny_clip.py
 
 
@@ -31,24 +35,84 @@ def load_encoder(
     Raises `InputError` for an unknown name, weights that cannot be had, or a device that is not there, and
     `FileNotFoundError` for a missing checkpoint.
     """
+    if not (reads_images(name) and reads_texts(name)):
+        what = "images" if reads_images(name) else "texts"
+        raise InputError(f"encoder '{name}' reads {what} alone; expected one of images and texts")
+    return build_encoder(name, precision, device, context_length, normalise, image_size)
+
+
+def load_image_encoder(
+    name: str,
+    precision: str = "fp32",
+    device: str = "auto",
+    context_length: int | None = None,
+    normalise: bool = True,
+    image_size: int | None = None,
+) -> ImageEncoder:
+    """The encoder of that name, of those that `load_encoder` takes or "timm:MODEL", "timm:MODEL/path".
+
+    `image_size` is another side of the picture of a timm model. Raises what `load_encoder` raises.
+    """
+    if reads_texts(name):
+        return load_encoder(name, precision, device, context_length, normalise, image_size)
+    return build_encoder(name, precision, device, context_length, normalise, image_size)
+
+
+def load_text_encoder(
+    name: str,
+    precision: str = "fp32",
+    device: str = "auto",
+    context_length: int | None = None,
+    normalise: bool = True,
+) -> TextEncoder:
+    """The encoder of that name, of those that `load_encoder` takes or "sentence:NAME", "sentence:path".
+
+    Raises what `load_encoder` raises.
+    """
+    if reads_images(name):
+        return load_encoder(name, precision, device, context_length, normalise)
+    return build_encoder(name, precision, device, context_length, normalise)
+
+
+def build_encoder(
+    name: str,
+    precision: str,
+    device: str,
+    context_length: int | None,
+    normalise: bool,
+    image_size: int | None = None,
+    trainable: bool = False,
+) -> Any:
+    """What `load_encoder` and its like give; if `trainable`, with the checkpoint's own parameters in float32."""
     family, _, rest = name.partition(":")
-    if name != "tiny" and (family not in ("open_clip", "longclip", "beit3", "vlmo") or not rest):
+    if name != "tiny" and (family not in FAMILIES or not rest):
         raise InputError(
             f"unknown encoder '{name}'; expected 'tiny', 'open_clip:ARCH/TAG' such as "
             "'open_clip:ViT-B-32/laion2b_s34b_b79k', 'open_clip:ARCH/path/to/checkpoint', "
-            "'longclip:ARCH/path/to/checkpoint', 'beit3:path/to/checkpoint.pth', or "
-            "'vlmo:path/to/checkpoint.pt'."
+            "'longclip:ARCH/path/to/checkpoint', 'beit3:path/to/checkpoint.pth', "
+            "'vlmo:path/to/checkpoint.pt', of images alone 'timm:MODEL' or 'timm:MODEL/path/to/checkpoint', "
+            "or of texts alone 'sentence:NAME' or 'sentence:path/to/folder'."
         )
+    if family == IMAGES_ALONE:
+        from .timm_encoder import TimmEncoder
+
+        return TimmEncoder(rest, precision, device, normalise, image_size, trainable)
+    if family == TEXTS_ALONE:
+        from .sentence import SentenceEncoder
+
+        return SentenceEncoder(rest, precision, device, context_length, normalise, trainable)
     if family == "beit3":
         from .beit3 import Beit3Encoder
         from .beit3_checkpoint import find_beit3
 
-        return Beit3Encoder(find_beit3(rest), precision, device, context_length, normalise, image_size)
+        files = find_beit3(rest)
+        return Beit3Encoder(files, precision, device, context_length, normalise, image_size, trainable)
     if family == "vlmo":
         from .vlmo import VlmoEncoder
         from .vlmo_checkpoint import find_vlmo
 
-        return VlmoEncoder(find_vlmo(rest), precision, device, context_length, normalise, image_size)
+        files = find_vlmo(rest)
+        return VlmoEncoder(files, precision, device, context_length, normalise, image_size, trainable)
     if image_size is not None:
         raise InputError(f"extract.image_size: '{name}' has a size of its own; leave the key out")
     from .checkpoints import find_checkpoint, find_long_clip, local_checkpoint
@@ -58,4 +122,4 @@ def load_encoder(
         checkpoint = local_checkpoint("tiny", TINY)
     else:
         checkpoint = find_long_clip(rest) if family == "longclip" else find_checkpoint(rest)
-    return OpenClipEncoder(checkpoint, precision, device, context_length, normalise)
+    return OpenClipEncoder(checkpoint, precision, device, context_length, normalise, trainable)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError, first_line
 from ..files import atomic_path
+from .low_rank import plain_state
 
 PARALLEL = "module."  # before every key that torch's parallel wrappers have saved
 _NAMED = 3  # bad keys that an error lists
@@ -75,8 +76,8 @@ def read_state(weights: Path, nestings: Sequence[str]) -> dict[str, Tensor]:
 
 
 def write_state(path: Path, model: nn.Module) -> None:
-    """The model's tensors as safetensors, all at once."""
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in model.state_dict().items()}
+    """The model's tensors as safetensors, all at once, with adapters merged into their matrices."""
+    state = {key: tensor.detach().cpu().contiguous() for key, tensor in plain_state(model).items()}
     with atomic_path(path) as unfinished:
         save_file(state, unfinished)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from torch import Tensor
 
 from .pair_encoder import PairEncoder
-from .vlmo_checkpoint import VlmoFiles, load_vlmo
+from .vlmo_checkpoint import VlmoFiles, load_vlmo, write_vlmo
 from .vlmo_config import PUBLISHED_TEXT
 from .vlmo_model import Vlmo
 from .word_pieces import WordPieces
@@ -32,13 +32,17 @@ class VlmoEncoder(PairEncoder):
     def _tokenizer(path: Path, context_length: int) -> WordPieces:
         return WordPieces(path, context_length)
 
+    @staticmethod
+    def _write(folder: Path, model: Vlmo, tokenizer: Path, context_length: int) -> None:
+        write_vlmo(folder, model, tokenizer, context_length)
+
     def _image_vectors(self, images: Tensor) -> Tensor:
-        first = self._model(images)[:, 0]
-        return self._model.itc_image_proj(first) if self._config.itc_heads else first
+        first = self.module(images)[:, 0]
+        return self.module.itc_image_proj(first) if self._config.itc_heads else first
 
     def _text_vectors(self, text_ids: Tensor, padding: Tensor) -> Tensor:
-        first = self._model(text_ids=text_ids, padding=padding)[:, 0]
-        return self._model.itc_text_proj(first) if self._config.itc_heads else first
+        first = self.module(text_ids=text_ids, padding=padding)[:, 0]
+        return self.module.itc_text_proj(first) if self._config.itc_heads else first
 
     def _joint_vectors(self, images: Tensor, hidden: Tensor, text_ids: Tensor, padding: Tensor) -> Tensor:
         """VLMo has no token for a hidden image; what it has been trained on is texts alone through the
@@ -46,9 +50,9 @@ class VlmoEncoder(PairEncoder):
         vectors = images.new_empty(len(images), self.dim)
         if not hidden.all():
             seen = ~hidden
-            states = self._model(images[seen], text_ids[seen], padding[seen])
-            vectors[seen] = self._model.pooler(states)
+            states = self.module(images[seen], text_ids[seen], padding[seen])
+            vectors[seen] = self.module.pooler(states).to(vectors.dtype)  # autocast has its own
         if hidden.any():
-            _, states = self._model.branches(text_ids=text_ids[hidden], padding=padding[hidden])
-            vectors[hidden] = self._model.pooler(states)
+            _, states = self.module.branches(text_ids=text_ids[hidden], padding=padding[hidden])
+            vectors[hidden] = self.module.pooler(states).to(vectors.dtype)
         return vectors
