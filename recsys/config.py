@@ -51,6 +51,26 @@ class MaskConfig(BaseModel, frozen=True, extra="forbid"):
     seed: int = 0
 
 
+class EndToEndConfig(BaseModel, frozen=True, extra="forbid"):
+    """`[train.end_to_end]`: how the encoder is trained, where `encoder = "end-to-end"`."""
+
+    method: Literal["full", "lora", "last-layers"] = "full"  # which of its parameters
+    last_layers: Annotated[int, Field(ge=1)] = 2  # of each tower, of last-layers
+    lora_rank: Annotated[int, Field(ge=1)] = 8
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5  # of AdamW
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = 0.9  # factor of the learning rate from layer to layer
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01  # of matrices
+    clip: Annotated[float, Field(gt=0)] = 1.0  # norm of the encoder's gradient at most
+    warmup_epochs: Annotated[int, Field(ge=0)] = 1  # at the start, in which the encoder is left as it is
+    encode: Literal["all", "positives"] = "all"  # items of a batch whose rows are fresh and have a gradient
+    micro_batch: Annotated[int, Field(ge=1)] = 32  # items encoded together: memory, not the result
+    refresh_every: Annotated[int, Field(ge=1)] = 1  # epochs between two encodings of the whole catalogue
+    itc_weight: Annotated[float, Field(ge=0)] = 0.0  # gamma, of image against text within a batch
+    itc_temperature: Annotated[float, Field(gt=0)] = 0.07
+    sample: Annotated[int, Field(ge=1)] = 256  # items that staleness, drift and retrieval are measured on
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, with float32 parameters
+
+
 class TrainConfig(BaseModel, frozen=True, extra="allow"):
     """`[train]`: the model and the loop. Options of a model stand in its own table, `[train.freedom]`."""
 

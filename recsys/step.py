@@ -24,13 +24,18 @@ class Step:
         self.dense = [p for p in parameters if p not in tables]
 
     def __call__(self, triples: Triples) -> dict[str, Tensor]:
+        parts = self.differentiate(triples)
+        self.adam.step()
+        return parts
+
+    def differentiate(self, triples: Triples) -> dict[str, Tensor]:
+        """Leave the gradients of a batch, of all processes, with the parameters; what a call returns."""
         rows, share = self.team.share(triples)
         parts = self.model.loss(*rows)
         if share < 1:
             parts = {name: part * share for name, part in parts.items()}
         parts["loss"].backward()
         self.team.sum_gradients(self.dense, self.sparse)
-        self.adam.step()
         return {name: part.detach() for name, part in parts.items()}
 
     def clear(self) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from .adam import Adam
 from .capture import CapturedStep, CudaRecorder, Recorder
 from .config import TrainConfig
+from .end_to_end import EndToEnd, EndToEndStep
 from .errors import DivergedError, InputError
 from .models.base import GradientModel, TrainingData, Vectors
 from .sampling import NegativeSampler
@@ -68,6 +69,7 @@ def fit(
     on_epoch: Callable[[Record], None] | None = None,
     team: Team | None = None,
     recorder: Recorder | None = None,
+    encoder: EndToEnd | None = None,
 ) -> TrainingResult:
     """Train until `config.patience` evaluations bring nothing better; the model ends with the best epoch.
 
@@ -78,9 +80,11 @@ def fit(
 
     All processes of a `team` call this with equal arguments, each on its device. The leader alone validates,
     loads and saves. `recorder` captures steps; by default one for CUDA graphs, where `config.capture` asks.
+    An `encoder` is trained along, and ends with the best epoch too, its bank fresh.
     """
     team = team or Team()
-    run = _Run(model, data, config, team, recorder or _recorder(config, data.device, team))
+    recorder = recorder or _recorder(config, data.device, team, encoder is not None)
+    run = _Run(model, data, config, team, recorder, encoder)
     saved = team.give((checkpoint.load() if checkpoint else None) if team.leads else None)
     if saved is not None:
         run.restore(*saved)
@@ -104,11 +108,12 @@ def fit(
     )
 
 
-def _recorder(config: TrainConfig, device: torch.device, team: Team) -> Recorder | None:
+def _recorder(config: TrainConfig, device: torch.device, team: Team, with_encoder: bool) -> Recorder | None:
     if not config.capture:
         return None
-    if device.type != "cuda" or team.size > 1:
+    if device.type != "cuda" or team.size > 1 or with_encoder:
         where = "on a CPU" if device.type != "cuda" else "in several processes"
+        where = "with an encoder" if with_encoder else where
         log.warning("train.capture is for training on one CUDA device: steps %s are not captured", where)
         return None
     return CudaRecorder(device)
@@ -124,11 +129,13 @@ class _Run:
         config: TrainConfig,
         team: Team,
         recorder: Recorder | None,
+        encoder: EndToEnd | None,
     ) -> None:
         self.model, self.config, self.device, self.team = model, config, data.device, team
+        self.encoder = encoder
         self.sampler = NegativeSampler(data)
         self.adam = Adam(model, config.learning_rate)
-        self.step = Step(model, self.adam, team)
+        self.step = EndToEndStep(model, self.adam, team, encoder) if encoder else Step(model, self.adam, team)
         self.captured = CapturedStep(self.step, config.batch_size, recorder) if recorder else None
         seeds = np.random.SeedSequence(config.seed).generate_state(4, np.uint32).tolist()
         self.dropout_seed = seeds.pop()
@@ -151,7 +158,9 @@ class _Run:
         step = self.captured or self.step
         losses = [step(triples) for triples in self._batches()]
         self.team.check()
-        record = {"epoch": epoch, **self._mean_losses(losses, epoch)}
+        record: Record = {"epoch": epoch, **self._mean_losses(losses, epoch)}
+        if self.encoder:
+            record |= self.encoder.end_epoch(epoch)
         if epoch % self.config.eval_every == 0 or epoch == self.config.epochs:
             record |= self._judge(validate, epoch)
         self.progress.epoch = epoch
@@ -165,6 +174,8 @@ class _Run:
         self.team.align(self.model.state_dict().values())
         self.model.train()
         self.model.start_epoch(self.generators["start_epoch"])
+        if self.encoder:
+            self.encoder.start_epoch(epoch)
         if self.captured:
             self.captured.start_epoch()
 
@@ -185,7 +196,7 @@ class _Run:
         names = ["loss", *(name for name in losses[0] if name != "loss")]
         values = torch.stack([parts[name] for parts in losses for name in names]).view(len(losses), -1)
         values = self.team.sum(values.double())
-        parameters_finite = torch.stack([p.isfinite().all() for p in self.model.parameters()]).all()
+        parameters_finite = bool(torch.stack([p.isfinite().all() for p in self.model.parameters()]).all())
         bad = (~values.isfinite()).any(dim=1).nonzero().flatten().tolist()
         advice = f"Try a learning_rate below {self.config.learning_rate:g}, or stronger regularisation."
         if bad:
@@ -197,6 +208,11 @@ class _Run:
             )
         if not parameters_finite:
             raise DivergedError(f"training diverged: parameters are not finite after epoch {epoch}. {advice}")
+        if self.encoder and not self.encoder.parameters_finite():
+            raise DivergedError(
+                f"training diverged: the encoder is not finite after epoch {epoch}. Try a "
+                f"train.end_to_end.learning_rate below {self.encoder.config.learning_rate:g}."
+            )
         return dict(zip(names, values.mean(dim=0).tolist(), strict=True))
 
     def _judge(self, validate: Callable[[Vectors], dict[str, float]], epoch: int) -> dict[str, float]:
@@ -206,6 +222,8 @@ class _Run:
         if not progress.best_epoch or metrics[metric] > progress.best_metrics[metric]:
             progress.best_epoch, progress.best_metrics, progress.stale = epoch, dict(metrics), 0
             self.best = {name: value.clone() for name, value in self.model.state_dict().items()}
+            if self.encoder:
+                self.encoder.keep_best()
         else:
             progress.stale += 1
         return metrics
@@ -224,6 +242,8 @@ class _Run:
 
     def load_best(self) -> None:
         self.model.load_state_dict(self.best)
+        if self.encoder:
+            self.encoder.load_best()
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors, each with memory of its own, and a JSON-able rest."""
@@ -231,11 +251,14 @@ class _Run:
         tensors |= {f"best.{name}": value for name, value in self.best.items()}
         tensors |= {f"adam.{name}": value for name, value in self.adam.tensors()}
         tensors |= {f"generator.{name}": generator.get_state() for name, generator in self.generators.items()}
+        if self.encoder:
+            tensors |= {f"end_to_end.{name}": value for name, value in self.encoder.tensors()}
         return {name: value.detach().clone() for name, value in tensors.items()}, asdict(self.progress)
 
     def restore(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Go back to `state`; InputError when it is of a model with other parameters."""
-        groups: dict[str, dict[str, Tensor]] = {"model": {}, "best": {}, "adam": {}, "generator": {}}
+        kinds = ("model", "best", "adam", "generator", "end_to_end")
+        groups: dict[str, dict[str, Tensor]] = {kind: {} for kind in kinds}
         for name, value in tensors.items():
             group, _, rest = name.partition(".")
             groups[group][rest] = value
@@ -247,4 +270,6 @@ class _Run:
         self.adam.restore(groups["adam"])
         for name, generator in self.generators.items():
             generator.set_state(groups["generator"][name].cpu())
+        if self.encoder:
+            self.encoder.restore(groups["end_to_end"])
         self.progress = Progress(**state)

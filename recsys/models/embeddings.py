@@ -58,8 +58,9 @@ class Projection(nn.Module):
         self.learned = modality.learned.module() if modality.learned else None
         if train_features and self.learned is not None:
             raise InputError(
-                "train_features makes parameters of features that a learned [fusion] computes; "
-                "set train_features = false, or take a fusion without parameters and without a width"
+                "train_features makes parameters of features that a learned [fusion] or an encoder trained "
+                "end to end computes; set train_features = false, or take a fusion without parameters and "
+                "without a width, and a frozen encoder"
             )
         if train_features:
             self.features = nn.Parameter(modality.values.clone(memory_format=torch.contiguous_format))
@@ -106,7 +107,7 @@ class Projection(nn.Module):
 
     def _map(self, features: Tensor, biased: bool = True) -> Tensor:
         bias = self.linear.bias if biased else None
-        if features.dtype == torch.float32:
+        if features.dtype == self.linear.weight.dtype:
             return F.linear(features, self.linear.weight, bias)
         product: Tensor = _HalfProduct.apply(features, self.linear.weight)  # type: ignore[assignment]
         return product if bias is None else product + bias

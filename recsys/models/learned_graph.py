@@ -90,7 +90,7 @@ class LearnedGraph(nn.Module):
         """Nearest neighbours in the projected features of one view, with differentiable cosines."""
         unit = F.normalize(projection.table(), dim=1)  # (n_items, dim), zero where absent
         neighbours, _ = nearest_items(
-            Modality(unit.detach(), projection.present), self.k, memory_mb=self.memory_mb
+            Modality(unit.detach().float(), projection.present), self.k, memory_mb=self.memory_mb
         )
         rows, slots = (neighbours >= 0).nonzero(as_tuple=True)
         columns = neighbours[rows, slots]
