@@ -23,8 +23,8 @@ class TextVectors:
 
 
 @dataclass(frozen=True, slots=True)
-class _Windows:
-    """One text as the encoder takes it."""
+class TextWindows:
+    """One text as an encoder takes it."""
 
     ids: list[list[int]]  # at least one window, which may be empty
     sizes: list[int]  # tokens of each window, a repeated prompt not counted
@@ -50,7 +50,7 @@ def encode_texts(
     """
     keys = _keys(texts, prompts)
     rows_of = {key: row for row, key in enumerate(dict.fromkeys(key for key in keys if key is not None))}
-    windows = [_cut(encoder, text, prompt, pooling) for text, prompt in rows_of]
+    windows = [cut_text(encoder, text, prompt, pooling) for text, prompt in rows_of]
     distinct = _pool(_encode_sorted(encoder, windows, batch_size), windows, pooling, normalise)
 
     row_idx = np.array([-1 if key is None else rows_of[key] for key in keys], dtype=np.int64)  # (n,)
@@ -65,7 +65,7 @@ def count_texts(
 ) -> dict[str, int]:
     """The `counts` that `encode_texts` gives, without encoding anything."""
     keys = [key for key in _keys(texts, prompts) if key is not None]
-    windows = {key: _cut(encoder, *key, pooling) for key in set(keys)}
+    windows = {key: cut_text(encoder, *key, pooling) for key in set(keys)}
     return _count([windows[key] for key in keys])
 
 
@@ -75,7 +75,7 @@ def _keys(texts: Sequence[str | None], prompts: Sequence[str] | None) -> list[tu
     return [None if text is None else (text, prompt) for text, prompt in zip(texts, of_each, strict=True)]
 
 
-def _count(windows: Sequence[_Windows]) -> dict[str, int]:
+def _count(windows: Sequence[TextWindows]) -> dict[str, int]:
     return {
         "texts": len(windows),
         "texts_windowed": sum(len(of_text.ids) > 1 and not of_text.dropped for of_text in windows),
@@ -84,13 +84,13 @@ def _count(windows: Sequence[_Windows]) -> dict[str, int]:
     }
 
 
-def _cut(encoder: TextEncoder, text: str, prompt: str, pooling: LongText) -> _Windows:
+def cut_text(encoder: TextEncoder, text: str, prompt: str, pooling: LongText) -> TextWindows:
     """The windows of one text; one empty window for a text without tokens."""
     ids, length = encoder.tokenize(text), encoder.content_length
     if len(ids) <= length:
-        return _Windows([ids], [len(ids)], 0)
+        return TextWindows([ids], [len(ids)], 0)
     if pooling == "truncate":
-        return _Windows([ids[:length]], [length], len(ids) - length)
+        return TextWindows([ids[:length]], [length], len(ids) - length)
     if pooling == "as-released":
         return _cut_by_characters(encoder, text, prompt)
     repeated = encoder.tokenize(prompt.strip()) if prompt else []
@@ -99,10 +99,10 @@ def _cut(encoder: TextEncoder, text: str, prompt: str, pooling: LongText) -> _Wi
     step = length - len(repeated)
     content = ids[len(repeated) :]
     parts = [content[start : start + step] for start in range(0, len(content), step)]
-    return _Windows([repeated + part for part in parts], [len(part) for part in parts], 0)
+    return TextWindows([repeated + part for part in parts], [len(part) for part in parts], 0)
 
 
-def _cut_by_characters(encoder: TextEncoder, text: str, prompt: str) -> _Windows:
+def _cut_by_characters(encoder: TextEncoder, text: str, prompt: str) -> TextWindows:
     """CLIPER's pieces: the last may be the bare prompt, and a piece past the context is cut."""
     starts = range(RELEASED_CHARACTERS, len(text) + 1, RELEASED_CHARACTERS)
     pieces = [text[:RELEASED_CHARACTERS]]
@@ -110,10 +110,10 @@ def _cut_by_characters(encoder: TextEncoder, text: str, prompt: str) -> _Windows
     tokens = [encoder.tokenize(piece) for piece in pieces]
     windows = [ids[: encoder.content_length] for ids in tokens]
     dropped = sum(map(len, tokens)) - sum(map(len, windows))
-    return _Windows(windows, [len(ids) for ids in windows], dropped)
+    return TextWindows(windows, [len(ids) for ids in windows], dropped)
 
 
-def _encode_sorted(encoder: TextEncoder, windows: list[_Windows], batch_size: int) -> np.ndarray:
+def _encode_sorted(encoder: TextEncoder, windows: list[TextWindows], batch_size: int) -> np.ndarray:
     """Vectors of all windows in their order, (windows, dim); batches are of like length, to pad least."""
     flat = [window for of_text in windows for window in of_text.ids]
     order = sorted(range(len(flat)), key=lambda n: (len(flat[n]), flat[n]))
@@ -124,7 +124,7 @@ def _encode_sorted(encoder: TextEncoder, windows: list[_Windows], batch_size: in
     return vectors
 
 
-def _pool(vectors: np.ndarray, windows: list[_Windows], pooling: LongText, normalise: bool) -> np.ndarray:
+def _pool(vectors: np.ndarray, windows: list[TextWindows], pooling: LongText, normalise: bool) -> np.ndarray:
     """One row per text, (texts, dim), from the rows of its windows; a single window's row stays as it is."""
     pooled = np.empty((len(windows), vectors.shape[1]), dtype=np.float32)
     first = 0

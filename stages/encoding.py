@@ -59,7 +59,7 @@ def hash_items(
     kept: dict[int, Images] = {}
     hashes = []
     room = KEPT_BYTES
-    read = _reader(items, config)
+    read = image_reader(items, config)
     for row, images in enumerate(prefetched(pool, read, items.images)):
         # A failure is hashed by its reason: an item whose missing picture turns up counts as changed.
         parts = [image.reason if isinstance(image, ImageFailure) else digest_bytes(image) for image in images]
@@ -114,7 +114,7 @@ def encode_image_views(
     The means have unit length, unless `config.normalise` is off. `joint` is given the whole images of each
     row. Calls `advance` after each row.
     """
-    read = _reader(hashed.items, config)
+    read = image_reader(hashed.items, config)
     views = {f"image.{view}": view for view in config.image_views}
     if joint is not None:
         views[_JOINT] = "full"
@@ -122,7 +122,7 @@ def encode_image_views(
     def decode(row: int) -> tuple[dict[str, list[np.ndarray]], list[ImageFailure]]:
         kept = hashed.kept.get(row)
         images = kept if kept is not None else read(hashed.items.images[row])
-        return _pixels(encoder, images, views, config)
+        return item_pixels(encoder, images, views, config)
 
     failures: list[Failure] = []
     batch: list[tuple[str, int, np.ndarray]] = []
@@ -174,7 +174,7 @@ def prefetched(
         waiting.extend(pool.submit(work, item) for item in islice(source, 1))
 
 
-def _reader(items: Catalog, config: ExtractConfig) -> Callable[[Sequence[str | bytes]], Images]:
+def image_reader(items: Catalog, config: ExtractConfig) -> Callable[[Sequence[str | bytes]], Images]:
     def read(references: Sequence[str | bytes]) -> Images:
         images: Images = []
         for reference in references:
@@ -187,7 +187,7 @@ def _reader(items: Catalog, config: ExtractConfig) -> Callable[[Sequence[str | b
     return read
 
 
-def _pixels(
+def item_pixels(
     encoder: ImageEncoder, images: Images, views: Mapping[str, str], config: ExtractConfig
 ) -> tuple[dict[str, list[np.ndarray]], list[ImageFailure]]:
     """Per column, the preprocessed crops of all readable images of one item; and why the others are not."""
