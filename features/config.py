@@ -6,6 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from .encoders.names import reads_images, reads_texts
+
 LongText = Literal["mean", "length-weighted", "sum", "as-released", "truncate"]
 PRESET_FIELDS = ("title", "brand", "category", "description")
 JOINT_VIEWS = ("joint", "joint.image", "joint.text")
@@ -24,8 +26,10 @@ class CatalogConfig(BaseModel, frozen=True, extra="forbid"):
 class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
     """`[extract]`: the encoder, the views and how the batch job behaves."""
 
-    # "tiny", "open_clip:ARCH/TAG", "open_clip:ARCH/path", "longclip:ARCH/path", "beit3:path" or "vlmo:path"
+    # "tiny", "open_clip:ARCH/TAG", "open_clip:ARCH/path", "longclip:ARCH/path", "beit3:path" or "vlmo:path";
+    # of images alone "timm:MODEL" or "timm:MODEL/path", of texts alone "sentence:NAME" or "sentence:path"
     encoder: str = "tiny"
+    text_encoder: str | None = None  # reads the texts in place of `encoder`, into vectors of another space
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
     image_views: tuple[str, ...] = ("full",)  # "full", "center", "quadrants", or a name in `crops`
@@ -67,9 +71,32 @@ class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
         return JOINT_VIEWS if self.joint_blanked else JOINT_VIEWS[:1]
 
     @property
+    def texts_apart(self) -> bool:
+        """Whether texts and images go to different encoders, so that their cosines mean nothing."""
+        return self.text_encoder not in (None, self.encoder)
+
+    @property
     def has_gate(self) -> bool:
         """Whether the similarity of texts and images decides on the job's exit code."""
         return bool(self.min_similarity) or (self.similarity_floor, self.max_mismatched) != (None, None)
+
+    @model_validator(mode="after")
+    def _encoders_read_what_they_are_given(self) -> ExtractConfig:
+        if self.text_encoder is not None and not reads_texts(self.text_encoder):
+            raise ValueError(f"text_encoder '{self.text_encoder}' reads images alone; make it the encoder")
+        if self.text_encoder is not None and not reads_images(self.encoder):
+            raise ValueError(f"encoder '{self.encoder}' reads texts alone, but there is a text_encoder too")
+        if self.text_encoder is None and not reads_texts(self.encoder) and (self.text_views or self.views):
+            raise ValueError(
+                f"encoder '{self.encoder}' reads images alone; name one for the text views, such as "
+                'text_encoder = "sentence:sentence-transformers/all-MiniLM-L6-v2"'
+            )
+        if self.texts_apart and self.has_gate:
+            raise ValueError(
+                "min_similarity, similarity_floor and max_mismatched compare texts with images, which takes "
+                "one encoder for both; leave them or text_encoder out"
+            )
+        return self
 
     @field_validator("image_views")
     @classmethod

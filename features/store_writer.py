@@ -22,7 +22,10 @@ from .versions import library_versions
 
 log = logging.getLogger(__name__)
 
-_LIBRARIES = ("mmrec", "numpy", "open_clip_torch", "pillow", "polars", "pyarrow", "sentencepiece", "torch")
+_LIBRARIES = (
+    *("mmrec", "numpy", "open_clip_torch", "pillow", "polars", "pyarrow", "sentence-transformers"),
+    *("sentencepiece", "timm", "torch", "transformers"),
+)
 
 
 class ExistingRows:

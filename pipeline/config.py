@@ -71,7 +71,7 @@ _PATHS = (
     *("catalog.items", "catalog.image_root", "interactions.path", "align.start", "align.codes"),
     *("run.output", "run.features"),
 )
-_ENCODERS = ("extract.encoder", "align.teacher")  # may end in a path
+_ENCODERS = ("extract.encoder", "extract.text_encoder", "align.teacher")  # may end in a path
 # Settings of [train] that are no part of a search: what is searched for, and how, not what.
 _NOT_TUNED = ("model", "metric", "mask", "seed", "device", "capture", "checkpoint_every")
 SECTIONS: dict[str, type[BaseModel]] = {
@@ -200,9 +200,13 @@ def _resolved(path: str, folder: Path) -> str:
 def _resolved_checkpoint(encoder: str, folder: Path) -> str:
     """`open_clip:ARCH/relative/file` with an absolute path where that file exists; tags stay.
 
-    `beit3:relative/file` and `vlmo:relative/file` name no architecture, and never a tag.
+    `beit3:relative/file` and `vlmo:relative/file` name no architecture, and never a tag; `sentence:folder`
+    is a name on the hub where there is no such folder.
     """
     kind, _, rest = encoder.partition(":")
+    if kind == "sentence":
+        named = not (folder / rest).is_dir() and not rest.startswith((".", "/"))
+        return encoder if named or not rest else f"{kind}:{_resolved(rest, folder)}"
     if kind in ("beit3", "vlmo") and rest:
         return f"{kind}:{_resolved(rest, folder)}"
     architecture, _, checkpoint = rest.partition("/")
@@ -306,4 +310,9 @@ def _cross_checks(config: Config) -> list[str]:
         problems.append("extract.text_views: needs a [catalog] section with the text columns")
     if config.catalog is None and config.align is not None:
         problems.append("align: needs a [catalog] section with the items to learn from")
+    if config.extract.texts_apart and config.fusion.kind in ("similarity", "self-attention"):
+        problems.append(
+            f"fusion.kind: '{config.fusion.kind}' compares texts with images, which takes one encoder for "
+            "both; leave extract.text_encoder out, or take gated, mlp, concat, mean or sum"
+        )
     return problems

@@ -118,8 +118,9 @@ def _store(folder: Path, verify: bool) -> tuple[dict[str, Any], str]:
         [view, str(facts["dim"]), f"{facts['present']:,}", f"{manifest['rows'] - facts['present']:,}"]
         for view, facts in manifest["views"].items()
     ]
-    encoder = manifest["space"].get("encoder", {}).get("name", "foreign features")
-    title = f"features: {manifest['rows']:,} items in {len(manifest['shards'])} shards, {encoder}"
+    used = (manifest["space"][key]["name"] for key in ("encoder", "text_encoder") if key in manifest["space"])
+    encoders = " and ".join(used) or "foreign features"
+    title = f"features: {manifest['rows']:,} items in {len(manifest['shards'])} shards, {encoders}"
     if verify:
         title += ", every checksum right"
     return manifest, table(title, ["view", "dim", "present", "missing"], rows)

@@ -8,25 +8,23 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
 from ..features.catalog import Catalog, read_catalog
 from ..features.config import CatalogConfig, ExtractConfig
-from ..features.encoders.fingerprint import encoder_fingerprint
+from ..features.encoders.names import reads_images
 from ..features.errors import InputError, TooManyFailuresError
 from ..features.presets import chosen_views
 from ..features.similarity import cosines
-from ..features.store import MANIFEST, FeatureStore, FeatureStoreWriter, ShardRows, read_manifest
+from ..features.store import FeatureStore, FeatureStoreWriter, ShardRows
 from ..features.views import View, image_view_definition, text_views
+from .encoders import Encoders, weights_request
 from .encoding import Hashed, drop_not_finite, encode_image_views, encode_text_views, hash_items
 from .foreign import numbered_items, open_foreign
 from .joint import Columns, JointRows
 from .progress import progress_bar
-
-if TYPE_CHECKING:
-    from ..features.encoders.base import Encoder, JointEncoder
 
 CODE_VERSION = 1  # raise it when the same input and settings would give other vectors
 _EFFORT = (  # how, not what
@@ -99,10 +97,7 @@ def _request(config: ExtractConfig) -> dict[str, Any]:
     """What a config asks of the vectors, JSON-able; known without loading the encoder."""
     asked = config.model_dump(mode="json", exclude=set(_EFFORT))
     asked["foreign"] = sorted(asked["foreign"])
-    weights = encoder_fingerprint(
-        config.encoder, config.precision, config.context_length, config.normalise, config.image_size
-    )
-    return {**asked, "weights": weights}
+    return {**asked, **weights_request(config)}
 
 
 @dataclass(slots=True)
@@ -118,8 +113,8 @@ class _Extraction:
     has_images: bool
     encodes: bool  # False: foreign features alone
     request: dict[str, Any]
-    _encoder: Encoder | None = None
-    _identity: dict[str, Any] | None = None
+    encoders: Encoders
+    _identities: dict[str, dict[str, Any]] | None = None
 
     @classmethod
     def plan(cls, catalog_config: CatalogConfig | None, config: ExtractConfig, folder: Path) -> _Extraction:
@@ -143,37 +138,14 @@ class _Extraction:
                 "nothing to extract: name the image column in catalog.image, set extract.text_views, "
                 "or leave [catalog] out"
             )
-        return cls(catalog, views, joint, foreign, config, folder, has_images, encodes, _request(config))
-
-    @property
-    def encoder(self) -> Encoder:
-        """Loaded for the first item that needs it: a store that is up to date costs no model."""
-        if self._encoder is None:
-            from ..features.encoders.registry import load_encoder
-
-            config = self.config
-            self._encoder = load_encoder(
-                config.encoder,
-                config.precision,
-                config.device,
-                config.context_length,
-                config.normalise,
-                config.image_size,
-            )
-        return self._encoder
-
-    @property
-    def joint_encoder(self) -> JointEncoder:
-        """The encoder, where it can read image and text in one pass; else InputError."""
-        from ..features.encoders.base import JointEncoder
-
-        if not isinstance(self.encoder, JointEncoder):
+        if has_images and config.image_views and not reads_images(config.encoder):
             raise InputError(
-                f"extract.joint: '{self.config.encoder}' reads images and texts apart; leave the key out, or "
-                "take an encoder that reads both in one pass: beit3:path/to/checkpoint.pth or "
-                "vlmo:path/to/checkpoint.pt"
+                f"extract.encoder: '{config.encoder}' reads texts alone, but the items have images; make it "
+                "the text_encoder beside an encoder of images, or leave the images out: image_views = []"
             )
-        return self.encoder
+        encoders = Encoders(config, folder)
+        request = _request(config)
+        return cls(catalog, views, joint, foreign, config, folder, has_images, encodes, request, encoders)
 
     def run(self) -> ExtractReport:
         writer = FeatureStoreWriter(self.folder, self.space())
@@ -208,7 +180,7 @@ class _Extraction:
         space: dict[str, Any] = {"code": CODE_VERSION}
         if self.encodes:
             space |= {
-                "encoder": self.identity,
+                **self.identities,
                 "normalisation": "l2" if config.normalise else "none",
                 "image_views": {
                     view: image_view_definition(view, config.crops) for view in self._image_views()
@@ -234,16 +206,13 @@ class _Extraction:
         return space
 
     @property
-    def identity(self) -> dict[str, Any]:
-        """The encoder's identity; taken from the store when that was made with the same weights."""
-        if self._identity is None and (self.folder / MANIFEST).is_file():
-            manifest = read_manifest(self.folder)
-            if manifest["stats"]["request"]["weights"] == self.request["weights"]:
-                self._identity = manifest["space"].get("encoder")
-        if self._identity is None:
-            encoder = self.encoder if self.joint is None else self.joint_encoder
-            self._identity = encoder.identity
-        return self._identity
+    def identities(self) -> dict[str, dict[str, Any]]:
+        """Of the encoders in use: `encoder` and, where another one reads the texts, `text_encoder`."""
+        if self._identities is None:
+            self._identities = self.encoders.identities(
+                images=bool(self._image_views()), texts=bool(self.views), joint=self.joint is not None
+            )
+        return self._identities
 
     def _image_views(self) -> tuple[str, ...]:
         return self.config.image_views if self.has_images else ()
@@ -278,13 +247,13 @@ class _Extraction:
         if self.encodes:
             joint = None
             if hashed.joint is not None:
-                joint = JointRows(self.joint_encoder, hashed.joint, self.config, columns)
+                joint = JointRows(self.encoders.joint, hashed.joint, self.config, columns)
                 counts |= joint.counts
             if self.views:
-                counts |= encode_text_views(self.encoder, hashed, todo, self.config, columns)
+                counts |= encode_text_views(self.encoders.texts, hashed, todo, self.config, columns)
             if self._reads_images():
                 failures += encode_image_views(
-                    self.encoder, hashed, todo, self.config, columns, pool, advance, joint
+                    self.encoders.images, hashed, todo, self.config, columns, pool, advance, joint
                 )
             elif joint is not None:
                 for row in todo:
@@ -306,15 +275,20 @@ class _Extraction:
         """Views and their dimensions, in the order of the store's columns."""
         dims = {}
         if self.encodes:
-            width = self.identity["dim"]
+            encoder = self.identities.get("encoder", {})
+            texts = self.identities.get("text_encoder", encoder)
+            width = encoder.get("dim", 0)  # without an encoder there is no view of it
             dims = {f"image.{view}": width for view in self._image_views()}
-            dims |= {f"text.{view.name}": width for view in self.views}
+            dims |= {f"text.{view.name}": texts["dim"] for view in self.views}
             dims |= dict.fromkeys(self.config.joint_views, width)
         return dims | {view: matrix.shape[1] for view, matrix in self.foreign.items()}
 
     def _main_view(self) -> str | None:
-        """The image view that similarities are taken with: the whole picture where it is one of the views."""
-        views = self._image_views()
+        """The image view that similarities are taken with: the whole picture where it is one of the views.
+
+        None where the texts' vectors are of another space than the images'.
+        """
+        views = () if self.config.texts_apart else self._image_views()
         return "full" if "full" in views else views[0] if views else None
 
     def _similarity(self, columns: Columns) -> dict[str, np.ndarray]:

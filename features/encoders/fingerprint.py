@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Any
 
 from ..files import digest_json, file_sha256
+from .names import IMAGES_ALONE, TEXTS_ALONE
 from .registry import (
     BEIT3_SIDECAR,
     BEIT3_WEIGHTS,
     SIDECAR,
+    TIMM_SIDECAR,
     TINY,
     VLMO_SIDECAR,
     VLMO_VOCABULARY,
     VLMO_WEIGHTS,
 )
+
+SENTENCE_FILES = (".bin", ".json", ".model", ".safetensors", ".txt")
 
 
 def encoder_fingerprint(
@@ -50,7 +54,11 @@ def _files(name: str) -> list[Path]:
     if family == "vlmo":
         weights = Path(rest) / VLMO_WEIGHTS if Path(rest).is_dir() else Path(rest)
         return [weights, weights.with_name(VLMO_SIDECAR), weights.with_name(VLMO_VOCABULARY)]
+    if family == TEXTS_ALONE:
+        return sorted(file for file in Path(rest).rglob("*") if file.suffix in SENTENCE_FILES)
     path = TINY if name == "tiny" else Path(rest.partition("/")[2])
     if not path.name or not path.exists():
         return []
-    return sorted(path.iterdir()) if path.is_dir() else [path, path.with_name(SIDECAR)]
+    if path.is_dir():
+        return sorted(path.iterdir())
+    return [path, path.with_name(TIMM_SIDECAR if family == IMAGES_ALONE else SIDECAR)]

@@ -83,7 +83,7 @@ def build_encoder(
     image_size: int | None = None,
     trainable: bool = False,
 ) -> Any:
-    """What `load_encoder` and its like give; if `trainable`, with the checkpoint's own parameters in float32."""
+    """What the functions above give; if `trainable`, with the checkpoint's own parameters in float32."""
     family, _, rest = name.partition(":")
     if name != "tiny" and (family not in FAMILIES or not rest):
         raise InputError(

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -69,7 +69,11 @@ def load_tokens(
             f"{architecture} needs the Hugging Face tokenizer '{name}', which cannot be loaded ({reason}). "
             "Install transformers; without a network, put the tokenizer's files beside the checkpoint."
         ) from error
-    return HuggingFaceTokens(name, tokenizer, length)
+    if tokenizer.tokenizer.padding_side != "right":
+        raise InputError(f"tokenizer '{name}' pads on the left; only padding on the right is supported")
+    return HuggingFaceTokens(
+        name, tokenizer.tokenizer, length, tokenizer.clean_fn, blanks_sep=tokenizer.strip_sep_token
+    )
 
 
 class BytePairTokens:
@@ -115,26 +119,35 @@ class BytePairTokens:
 
 
 class HuggingFaceTokens:
-    """A Hugging Face tokenizer, cleaned and framed as open_clip's wrapper does it."""
+    """A Hugging Face tokenizer whose special tokens frame every window; `prompt` stands before the text.
 
-    def __init__(self, name: str, tokenizer: HFTokenizer, context_length: int) -> None:
-        self._name = name
-        self._clean = tokenizer.clean_fn
-        self._tokenizer = tokenizer.tokenizer
+    `clean` is done to texts first; `blanks_sep` puts 0 in the place of the separator, as open_clip does.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tokenizer: Any,
+        context_length: int,
+        clean: Callable[[str], str] = str,
+        prompt: str = "",
+        blanks_sep: bool = False,
+    ) -> None:
+        self._name, self._tokenizer, self._clean, self.prompt = name, tokenizer, clean, prompt
         self.context_length = context_length
-        self.pad_id = self._tokenizer.pad_token_id
-        if self._tokenizer.padding_side != "right":
-            raise InputError(f"tokenizer '{name}' pads on the left; only padding on the right is supported")
+        self.pad_id = 0 if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         unknown = self._tokenizer.unk_token_id
         self._specials = {idx for idx in self._tokenizer.all_special_ids if idx != unknown}
 
         bare = self._tokenizer("a", add_special_tokens=False)["input_ids"]
         framed = self._tokenizer("a")["input_ids"]
         start = next(n for n in range(len(framed)) if framed[n : n + len(bare)] == bare)
-        blanked = {self._tokenizer.sep_token_id} if tokenizer.strip_sep_token else set()
-        self._before = [0 if idx in blanked else idx for idx in framed[:start]]
+        blanked = {self._tokenizer.sep_token_id} if blanks_sep else set()
+        self._prompt_ids = self._plain(prompt.strip()) if prompt else []
+        self._before = [0 if idx in blanked else idx for idx in framed[:start]] + self._prompt_ids
         self._after = [0 if idx in blanked else idx for idx in framed[start + len(bare) :]]
-        self.content_length = context_length - len(self._before) - len(self._after)
+        self.leading = len(self._before)  # ids before the text
+        self.content_length = context_length - self.leading - len(self._after)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -147,7 +160,15 @@ class HuggingFaceTokens:
         }
 
     def content(self, text: str) -> list[int]:
-        ids = self._tokenizer(self._clean(text), add_special_tokens=False)["input_ids"]
+        cleaned = self._clean(text)
+        if self._prompt_ids:
+            ids = self._plain(self.prompt + cleaned)  # words may be cut otherwise after the prompt
+            if ids[: len(self._prompt_ids)] == self._prompt_ids:
+                return ids[len(self._prompt_ids) :]
+        return self._plain(cleaned)
+
+    def _plain(self, text: str) -> list[int]:
+        ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return [idx for idx in ids if idx not in self._specials]
 
     def row(self, ids: Sequence[int]) -> list[int]:

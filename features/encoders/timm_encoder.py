@@ -1,0 +1,93 @@
+"""Image models of timm as encoders of images alone: pooled features, preprocessed as in their training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from timm.data.config import resolve_model_data_config
+from timm.data.transforms_factory import create_transform
+from torch import Tensor
+
+from ..errors import InputError
+from .checkpoints import weights_digest
+from .open_clip import PRECISIONS, at_least_float32, pick_device, unit_rows
+from .timm_checkpoint import load_timm
+
+
+class TimmEncoder:
+    """A model of timm, named as `load_timm` takes it; `ImageEncoder` says what its methods give.
+
+    bf16 casts the weights once. `image_size` is another side of the square picture. If `trainable`, the
+    module stays in float32 and bf16 is autocast.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        precision: str = "fp32",
+        device: str = "auto",
+        normalise: bool = True,
+        image_size: int | None = None,
+        trainable: bool = False,
+    ) -> None:
+        self.device = pick_device(device)
+        if precision not in PRECISIONS:
+            raise InputError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
+        self._precision, self._normalise = precision, normalise
+        self._autocasts = trainable and precision == "bf16"
+        model, self._options = load_timm(name, image_size)
+        self.architecture = name.partition("/")[0].partition(".")[0]
+        self.dim: int = model.head_hidden_size
+        size = {} if image_size is None else {"img_size": image_size}
+        self._preprocessing: dict[str, Any] = resolve_model_data_config(model, args=size)
+        channels = self._preprocessing["input_size"][0]
+        if channels != 3:
+            raise InputError(f"timm's {self.architecture} takes pictures of {channels} channels; expected 3")
+        self._to_pixels: Any = create_transform(**self._preprocessing, use_prefetcher=True)
+        self._mean, self._std = (
+            torch.tensor(self._preprocessing[key], device=self.device).view(3, 1, 1) * 255
+            for key in ("mean", "std")
+        )
+        self._weights = weights_digest(model)
+        dtype = torch.float32 if trainable else PRECISIONS[precision]
+        self.module: Any = model.to(device=self.device, dtype=dtype)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Architecture, weights as loaded, preprocessing and precision; not the place of the files."""
+        preprocessing = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in self._preprocessing.items()
+        }
+        identity = {
+            "name": f"timm:{self.architecture}",
+            "weights": f"sha256:{self._weights}",
+            "options": self._options,
+            "preprocessing": preprocessing,
+            "dim": self.dim,
+            "precision": self._precision,
+        }
+        return identity if self._normalise else {**identity, "normalised": False}
+
+    def preprocess(self, image: Image.Image) -> np.ndarray:
+        """The image after the model's own resize and crop, (3, h, w) uint8; normalisation comes later."""
+        return np.asarray(self._to_pixels(image))
+
+    def image_vectors(self, pixels: Tensor) -> Tensor:
+        """Rows (n, dim), differentiable, of preprocessed images (n, 3, h, w) uint8."""
+        images = (pixels.to(self.device).float() - self._mean) / self._std
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocasts)
+        # fp32 means fp32 in convolutions too
+        with torch.backends.cudnn.flags(allow_tf32=False), autocast:
+            vectors = self.module(images.to(next(self.module.parameters()).dtype))
+        return unit_rows(vectors) if self._normalise else at_least_float32(vectors)
+
+    @torch.inference_mode()
+    def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
+        if not len(pixels):
+            return np.empty((0, self.dim), dtype=np.float32)
+        return self.image_vectors(torch.from_numpy(np.stack(pixels))).float().cpu().numpy()
