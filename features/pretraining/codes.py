@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import polars as pl
@@ -32,31 +33,50 @@ def read_codes(
             f"{path}: holds the code {codes.max()}, but align.visual_codes is {visual_codes}: codes are 0 to "
             f"{visual_codes - 1}"
         )
-    return codes.clip(min=0), np.all(codes >= 0, axis=1)
+    return codes.clip(min=0).astype(np.int64), np.all(codes >= 0, axis=1)
 
 
 def _codes_of_matrix(path: Path) -> np.ndarray:
     try:
         codes = np.load(path, allow_pickle=False)
-    except ValueError as error:
+    except (ValueError, EOFError, BadZipFile) as error:
         raise InputError(f"{path}: not a .npy matrix of numbers ({error})") from error
+    if not isinstance(codes, np.ndarray):
+        raise InputError(f"{path}: an archive of several arrays; save the one of the codes as .npy")
     if not np.issubdtype(codes.dtype, np.integer):
         raise InputError(f"{path}: holds {codes.dtype}; expected whole numbers, one for each patch")
-    return codes.astype(np.int64)
+    return codes
 
 
 def _codes_of_table(path: Path, item_ids: pl.Series) -> np.ndarray:
     table = read_table(str(path), typed=["item_id"])
     check_columns(str(path), ["item_id", "codes"], table.columns)
-    found = pl.DataFrame({"item_id": item_ids}).join(
-        table.select(pl.col("item_id").cast(item_ids.dtype), "codes").unique("item_id"),
-        on="item_id",
-        how="left",
-        maintain_order="left",
-    )["codes"]
-    lengths = found.drop_nulls().list.len()
-    if not len(lengths) or lengths.n_unique() > 1:
-        raise InputError(f"{path}: expected lists of one length for some of the items in 'codes'")
+    dtype = table.schema["codes"]
+    if not isinstance(dtype, pl.List | pl.Array) or not dtype.inner.is_integer():
+        raise InputError(
+            f"{path}: 'codes' holds {dtype}; expected lists of whole numbers, one for each patch"
+        )
+    table = table.select(
+        pl.col("item_id").cast(item_ids.dtype, strict=False), pl.col("codes").cast(pl.List(dtype.inner))
+    ).drop_nulls()
+    repeated = table["item_id"].filter(table["item_id"].is_duplicated())
+    if len(repeated):
+        raise InputError(f"{path}: several rows for item {repeated[0]!r}; expected one for each item")
+    found = pl.DataFrame({"item_id": item_ids}).join(table, on="item_id", how="left", maintain_order="left")[
+        "codes"
+    ]
+    known = found.drop_nulls()
+    lengths = known.list.len().unique().sort().to_list()
+    if not lengths:
+        raise InputError(
+            f"{path}: codes of none of the {len(item_ids)} items; expected the catalogue's ids in 'item_id', "
+            f"such as {item_ids[0]!r}"
+        )
+    if len(lengths) > 1 or known.explode().has_nulls():
+        listed = ", ".join(map(str, lengths))
+        raise InputError(
+            f"{path}: lists of {listed} codes, or with gaps in them; expected one for each patch"
+        )
     codes = np.full((len(found), lengths[0]), -1, np.int64)
-    codes[found.is_not_null().to_numpy()] = np.stack(found.drop_nulls().to_list())
+    codes[found.is_not_null().to_numpy()] = np.stack(known.to_list())
     return codes
