@@ -7,7 +7,6 @@ import difflib
 import hashlib
 import json
 import logging
-import pickle
 import socket
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,28 +22,15 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.factory import load_checkpoint
 from open_clip.pretrained import download_pretrained, get_pretrained_cfg, list_pretrained_tags_by_model
 from open_clip.transform import PreprocessCfg, merge_preprocess_dict
-from safetensors import SafetensorError
 
 from ..errors import InputError
 from ..files import write_json
 from .long_clip import CONTEXT_LENGTH, SECOND_TABLE, load_long_clip
 from .registry import SIDECAR
-from .state_dicts import write_state
+from .state_dicts import UNREADABLE, write_state
 
 log = logging.getLogger(__name__)
 
-UNREADABLE = (  # what open_clip's reader raises for a file that is no state dict, or one of another model
-    AttributeError,
-    EOFError,
-    KeyError,
-    OSError,
-    RuntimeError,
-    SafetensorError,
-    StopIteration,
-    TypeError,
-    ValueError,
-    pickle.UnpicklingError,
-)
 WRITTEN_WEIGHTS = "model.safetensors"
 FOLDER_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", WRITTEN_WEIGHTS)
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import pickle
 import re
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,20 @@ from .low_rank import plain_state
 
 PARALLEL = "module."  # before every key that torch's parallel wrappers have saved
 _NAMED = 3  # bad keys that an error lists
-_UNREADABLE = (EOFError, OSError, RuntimeError, SafetensorError, ValueError, pickle.UnpicklingError)
+UNREADABLE = (  # what torch's and open_clip's readers raise for no state dict, or one of another model
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    SafetensorError,
+    StopIteration,
+    TypeError,
+    ValueError,
+    pickle.UnpicklingError,
+    struct.error,
+)
 
 
 def weights_file(path: Path, name: str, kind: str) -> Path:
@@ -53,26 +67,49 @@ def read_settings(sidecar: Path, keys: Sequence[str]) -> dict[str, int]:
 def read_state(weights: Path, nestings: Sequence[str]) -> dict[str, Tensor]:
     """The tensors by key, under the first of `nestings` that the file has, else by themselves."""
     try:
-        if weights.suffix == ".safetensors":
-            return load_file(weights)
-        # Fine-tuned checkpoints keep their command line beside the weights: plain values, no code.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            content: Any = torch.load(weights, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+        content = _content(weights)
+    except UNREADABLE as error:
         raise InputError(
-            f"{weights} cannot be read ({first_line(error)}); "
+            f"{weights} cannot be read ({_reason(error)}); "
             "expected safetensors or a state dict saved by torch"
         ) from error
     for nesting in nestings:
         if isinstance(content, dict) and isinstance(content.get(nesting), dict):
             content = content[nesting]
             break
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+    odd = _oddity(content)
+    if odd is not None:
         places = ", ".join(f"'{nesting}'" for nesting in nestings)
-        raise InputError(f"{weights} holds no state dict, neither under {places} nor by itself")
+        raise InputError(
+            f"{weights} holds no state dict, neither under {places} nor by itself: found {odd}; expected "
+            "tensors by name"
+        )
     if all(key.startswith(PARALLEL) for key in content):
         return {key.removeprefix(PARALLEL): tensor for key, tensor in content.items()}
     return content
+
+
+def _content(weights: Path) -> Any:
+    if weights.suffix == ".safetensors":
+        return load_file(weights)
+    # Fine-tuned checkpoints keep their command line beside the weights: plain values, no code.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(weights, map_location="cpu", weights_only=True)
+
+
+def _reason(error: BaseException) -> str:
+    """What torch's unpickler found, without its advice to read the file unsafely."""
+    return str(error).partition("WeightsUnpickler error: ")[2].split("\n")[0] or first_line(error)
+
+
+def _oddity(content: Any) -> str | None:
+    """What in `content` keeps it from being tensors by name."""
+    if not isinstance(content, dict):
+        return f"a {type(content).__name__}"
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            return f"{key!r} with a {type(value).__name__}"
+    return None
 
 
 def write_state(path: Path, model: nn.Module) -> None:

@@ -3,6 +3,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -113,6 +114,34 @@ def test_files_that_are_no_state_dict_are_refused(tmp_path: Path) -> None:
         load_beit3(tmp_path / "beit3.pth")
     with pytest.raises(FileNotFoundError, match=r"beit4\.pth"):
         load_beit3(tmp_path / "beit4.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({7: torch.zeros(2)}, "found 7 with a Tensor; expected tensors by name"),
+        ({"model": {("a", 1): torch.zeros(2)}}, r"found \('a', 1\) with a Tensor"),
+        ({"model": {"weights": {"a": torch.zeros(2)}}}, "neither under 'model', .*'weights' with a dict"),
+        ([torch.zeros(2)], "found a list"),
+        ({"a": np.zeros(2)}, "cannot be read"),
+    ],
+)
+def test_what_is_no_tensor_by_name_is_named(tmp_path: Path, content: object, message: str) -> None:
+    torch.save(content, tmp_path / "beit3.pth")
+    with pytest.raises(InputError, match=message):
+        load_beit3(tmp_path / "beit3.pth")
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_every_piece_of_a_checkpoint_and_any_text_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "beit3.pth"
+    torch.save({"model": {"a": torch.zeros(2)}}, file, _use_new_zipfile_serialization=False)
+    whole = file.read_bytes()
+    texts = [b"hello world", b"{}", b"\x80\x02}q."]
+    for piece in [whole[:end] for end in range(0, len(whole), 7)] + texts:
+        file.write_bytes(piece)
+        with pytest.raises(InputError, match=r"cannot be read|no state dict"):
+            load_beit3(file)
 
 
 def test_what_tensors_cannot_say_stands_beside_them(tmp_path: Path) -> None:
