@@ -17,9 +17,9 @@ from scipy import sparse
 
 from ..features.errors import InputError, first_line
 from ..features.files import fresh_folder, recover_folder, write_json
+from ..features.tensors import save_tensors
 from ..recsys.models.base import Vectors
 from .lineage import file_sizes
-from .tensors import save_tensors
 
 SCHEMA = 1
 CONFIG = "config.json"  # written last: a folder without it is not a bundle

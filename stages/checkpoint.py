@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from safetensors import SafetensorError, safe_open
 
 from ..features.files import atomic_path
-from .tensors import save_tensors
+from ..features.tensors import save_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor

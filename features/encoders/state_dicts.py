@@ -13,11 +13,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from ..errors import InputError, first_line
 from ..files import atomic_path
+from ..tensors import save_tensors
 from .low_rank import plain_state
 
 PARALLEL = "module."  # before every key that torch's parallel wrappers have saved
@@ -114,9 +115,8 @@ def _oddity(content: Any) -> str | None:
 
 def write_state(path: Path, model: nn.Module) -> None:
     """The model's tensors as safetensors, all at once, with adapters merged into their matrices."""
-    state = {key: tensor.detach().cpu().contiguous() for key, tensor in plain_state(model).items()}
     with atomic_path(path) as unfinished:
-        save_file(state, unfinished)
+        save_tensors(unfinished, plain_state(model))
 
 
 def shape_of(weights: Path, state: Mapping[str, Tensor], key: str, n_axes: int, kind: str) -> torch.Size:

@@ -8,9 +8,9 @@ import torch
 from safetensors import SafetensorError
 from scipy import sparse
 
+from mmrec.features import tensors
 from mmrec.features.errors import InputError
 from mmrec.recsys.models.base import Vectors
-from mmrec.stages import tensors
 from mmrec.stages.bundle import read_bundle, write_bundle
 from mmrec.stages.lineage import read_lineage
 

@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from mmrec.features import tensors
 from mmrec.features.encoders import beit3_checkpoint
 from mmrec.features.encoders.beit3_checkpoint import find_beit3, load_beit3, write_beit3
 from mmrec.features.encoders.beit3_model import Beit3, Beit3Config
+from mmrec.features.encoders.state_dicts import write_state
 from mmrec.features.errors import InputError
 
 TINY = Beit3Config(
@@ -79,6 +82,17 @@ def test_a_written_model_is_read_back_with_its_heads_and_context(tmp_path: Path)
     assert again.config == model.config
     text = torch.tensor([[0, 5, 6, 2]])
     torch.testing.assert_close(again(text_ids=text), model.eval()(text_ids=text))
+    assert {file.stat().st_mode & 0o444 for file in (tmp_path / "out").iterdir()} == {0o444}
+
+
+def test_a_full_disk_is_told_as_such_and_leaves_nothing(tmp_path: Path, monkeypatch) -> None:
+    def full(*_) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(tensors, "save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_state(tmp_path / "model.safetensors", Beit3(TINY))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
