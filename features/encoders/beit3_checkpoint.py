@@ -151,7 +151,7 @@ def _resized(config: Beit3Config, image_size: int) -> Beit3Config:
     try:
         return dataclasses.replace(config, image_size=image_size)
     except ValueError as error:
-        raise InputError(f"extract.image_size: {error}") from error
+        raise InputError(f"image_size: {error}") from error
 
 
 def _resized_positions(rows: Tensor, grid: int) -> Tensor:

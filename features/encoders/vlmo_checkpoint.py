@@ -210,7 +210,7 @@ def _resize(state: dict[str, Tensor], config: VlmoConfig, image_size: int) -> Vl
     try:
         resized = dataclasses.replace(config, image_size=image_size)
     except ValueError as error:
-        raise InputError(f"extract.image_size: {error}") from error
+        raise InputError(f"image_size: {error}") from error
     if config.relative:
         state[_TABLE] = resize_distances(state[_TABLE], config.grid, resized.grid)
     else:

@@ -200,5 +200,5 @@ def test_another_image_size_interpolates_the_patch_rows_alone(tmp_path: Path) ->
     expected = torch.nn.functional.interpolate(grid, (6, 6), mode="bicubic")[0, :, 2, 5]
     torch.testing.assert_close(rows[3 + 2 * 6 + 5], expected)  # third row, last column
     assert model(torch.zeros(1, 3, 48, 48)).shape == (1, 37, 64)
-    with pytest.raises(InputError, match=r"extract.image_size: .* 50 pixels"):
+    with pytest.raises(InputError, match=r"^image_size: .* 50 pixels"):
         load_beit3(tmp_path / "beit3.pth", image_size=50)

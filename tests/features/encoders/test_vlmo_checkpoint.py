@@ -187,5 +187,5 @@ def test_another_image_size_interpolates_the_positions_of_patches(tmp_path: Path
             rows = model.state_dict()["transformer.pos_embed"][0]
             old = state["transformer.pos_embed"][0]
             torch.testing.assert_close(rows, torch.cat([old[:1], resize_patch_rows(old[1:], 6)]))
-    with pytest.raises(InputError, match=r"extract.image_size: .* 50 pixels"):
+    with pytest.raises(InputError, match=r"^image_size: .* 50 pixels"):
         load_vlmo(tmp_path / "vlmo.pt", image_size=50)
