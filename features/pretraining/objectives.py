@@ -62,10 +62,12 @@ class Objectives:
             passes = [(mine.mlm | mine.mim, {"mlm", "joint", "mim"})]
         else:
             passes = [(mine.mlm, {"mlm", "joint"}), (mine.mim, {"mim"})]
+        # A piece without pairs has no vectors that a joint pass could find.
+        asked = totals.keys() - (set() if alone else {"joint"})
         for chosen, names in passes:
             part = mine.part(chosen)
-            if len(part) and names & totals.keys():
-                found = self._masked(model, part, names & totals.keys(), alone)
+            if len(part) and names & asked:
+                found = self._masked(model, part, names & asked, alone)
                 yield {name: loss / totals[name] for name, loss in found.items()}
 
     def _masked(self, model: Beit3, part: Batch, names: set[str], alone: Alone | None) -> dict[str, Tensor]:
@@ -94,7 +96,7 @@ class Objectives:
             (n, place) for n in np.flatnonzero(part.mlm).tolist() for place in part.hidden_tokens[n].tolist()
         ]
         targets = [self.items.tokens[part.rows[n]][place] for n, place in places]
-        rows, columns = torch.tensor(places, device=self.device).reshape(-1, 2).T
+        rows, columns = torch.tensor(places, device=self.device, dtype=torch.int64).reshape(-1, 2).T
         logits = model.mlm_head(states[rows, columns + 1])
         return token_loss(logits, torch.tensor(targets, device=self.device, dtype=torch.int64))
 

@@ -197,6 +197,17 @@ def test_codes_are_predicted_patch_by_patch(shop) -> None:
         run(shop, mim_target="codes", codes=str(shop / "codes.npy"), visual_codes=8)
 
 
+@pytest.mark.parametrize("settings", [{"mask_both": True}, {"objectives": {"mlm": 0}}], ids=str)
+def test_pieces_that_lack_what_is_asked_of_others_are_passed_over(shop, settings) -> None:
+    """Few items have both, so that some pieces hold images alone and some no pair."""
+    items = pl.read_csv(shop / "items.csv").with_row_index()
+    sixth = pl.col("index") % 6
+    kept = [pl.when(sixth < 3).then(pl.col("image")), pl.when(sixth > 1).then(pl.col("title"))]
+    items.select("item_id", *kept).write_csv(shop / "items.csv")
+    report = run(shop, batch_size=8, accumulate=4, **settings)
+    assert np.isfinite(report.last["held_out"]["loss"])
+
+
 def test_recomputed_layers_change_nothing(shop) -> None:
     run(shop, "plain", epochs=1)
     run(shop, "recomputed", epochs=1, gradient_checkpointing=True)
