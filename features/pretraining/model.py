@@ -103,12 +103,13 @@ def _take_over(model: Beit3, start: Beit3) -> None:
 def freeze_unused(model: Beit3, config: AlignConfig, has_images: bool, has_texts: bool) -> None:
     """Exempt from training what no loss reaches: weight decay would wear it away."""
     weights = config.objectives
+    contrasts = weights.contrastive > 0 and has_images and has_texts
     unused = {
-        "vision_head.": not weights.contrastive,
-        "language_head.": not weights.contrastive,
-        "logit_scale": not weights.contrastive,
-        "mlm_head.": not weights.mlm,
-        "mim_head.": not weights.mim,
+        "vision_head.": not contrasts,
+        "language_head.": not contrasts,
+        "logit_scale": not contrasts,
+        "mlm_head.": not weights.mlm or not has_texts,
+        "mim_head.": not weights.mim or not has_images,
         "vision_embed.": not has_images,
         f".{IMAGE}.": not has_images,
         "text_embed.": not has_texts,
