@@ -115,7 +115,7 @@ class Pretraining:
         self.team.sum_gradients(list(self.named.values()), [])
         values = self.team.sum(torch.tensor(list(parts.values()), dtype=torch.float64, device=self._device))
         norm = torch.nn.utils.clip_grad_norm_(self.named.values(), config.clip)
-        self._check_finite(dict(zip(parts, values.tolist(), strict=True)), float(norm))
+        self._check_finite({**dict(zip(parts, values.tolist(), strict=True)), "gradient norm": float(norm)})
         for group in self.adam.param_groups:
             group["lr"] = learning_rate(self.steps_done, config.epochs * self.steps_per_epoch, config)
         self.adam.step()
@@ -133,12 +133,12 @@ class Pretraining:
         weights = self.config.objectives.model_dump()
         return torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
 
-    def _check_finite(self, parts: Mapping[str, float], norm: float) -> None:
-        if all(map(math.isfinite, (*parts.values(), norm))):
+    def _check_finite(self, figures: Mapping[str, float]) -> None:
+        if all(map(math.isfinite, figures.values())):
             return
-        found = ", ".join(f"{name} {value:g}" for name, value in {**parts, "gradient norm": norm}.items())
+        found = ", ".join(f"{name} {value:g}" for name, value in figures.items())
         raise DivergedError(
-            f"pre-training diverged in step {self.steps_done + 1} ({found}). Try an align.learning_rate "
+            f"pre-training diverged after {self.steps_done} steps ({found}). Try an align.learning_rate "
             f"below {self.config.learning_rate:g}, or a longer align.warmup."
         )
 
@@ -148,6 +148,7 @@ class Pretraining:
         means = {name: total / steps for name, (total, steps) in progress.sums.items()}
         loss = sum(weights[name] * mean for name, mean in means.items())
         measured = self._measured()
+        self._check_finite({f"held-out {name}": value for name, value in measured["held_out"].items()})
         progress.epoch += 1
         progress.step, progress.sums = 0, {}
         progress.history.append({"epoch": progress.epoch, "loss": loss, **means, **measured})

@@ -258,8 +258,14 @@ def test_pictures_alone_are_enough(shop) -> None:
 
 
 def test_a_run_that_diverges_says_so_and_writes_nothing(shop) -> None:
-    with pytest.raises(DivergedError, match=r"diverged in step \d+ .*Try an align.learning_rate"):
+    with pytest.raises(DivergedError, match=r"diverged after \d+ steps .*Try an align.learning_rate"):
         run(shop, learning_rate=1e30, warmup=0, clip=1e30, epochs=9)
+    assert not (shop / "encoder").exists()
+
+
+def test_a_last_step_that_diverges_is_found_on_the_held_out_items(shop) -> None:
+    with pytest.raises(DivergedError, match="held-out loss nan"):
+        run(shop, learning_rate=1e30, warmup=0, batch_size=64, epochs=1)
     assert not (shop / "encoder").exists()
 
 
