@@ -27,7 +27,7 @@ from ..features.tables import write_parquet
 from ..recsys.errors import InputError
 from ..recsys.ranking import resolve_device
 from ..recsys.team import Team
-from .align_items import Source, prepare_items, prepare_tokenizer, read_source
+from .align_items import Source, prepare_items, prepare_tokenizer, read_source, unlearnable
 from .align_training import Pretraining
 from .checkpoint import FileCheckpoint
 from .lineage import changes, file_sizes, read_lineage
@@ -142,6 +142,8 @@ def _plan(source: Source, config: AlignConfig, extract: ExtractConfig, work: Pat
     items, failures, truncated = prepare_items(
         source, pieces, sizes.image_size, sizes.grid, config, extract, work
     )
+    if team.leads:
+        _warn(items, failures, unlearnable(items, config))
     train_rows, held_out_rows = split_held_out(len(items), config.held_out, config.seed)
     teacher_dim = items.targets.shape[1] if config.teacher and items.targets is not None else None
     model = initial_model(config, sizes, start, teacher_dim).to(device)
@@ -152,6 +154,16 @@ def _plan(source: Source, config: AlignConfig, extract: ExtractConfig, work: Pat
         log.warning("%d texts are cut to %d tokens (align.context_length)", truncated, pieces.context_length)
     id_dtype = source.catalog.item_ids.dtype
     return _Run(items, training, tokenizer, pieces.context_length, failures, truncated, id_dtype)
+
+
+def _warn(items: Items, failures: list[Failure], idle: list[str]) -> None:
+    """Say before hours of training what is not what it seems."""
+    failed = Counter(failure.reason for failure in failures)
+    if failed:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in failed.most_common())
+        log.warning("%d pictures cannot be read, items count as without: %s", failed.total(), reasons)
+    if idle:
+        log.warning("no item has what %s is learned from; it is left out", " or ".join(idle))
 
 
 def _write(

@@ -140,6 +140,22 @@ def prepare_items(
     return items, images.failures, sum(len(ids) > pieces.content_length for ids in every)
 
 
+def unlearnable(items: Items, config: AlignConfig) -> list[str]:
+    """The objectives that no item has the parts for; InputError where no other is left."""
+    has_target = True if items.has_target is None else items.has_target
+    both = items.has_image & items.has_text
+    able = {"mlm": items.has_text, "mim": items.has_image & has_target, "contrastive": both, "joint": both}
+    asked = [name for name, weight in config.objectives.model_dump().items() if weight]
+    idle = [name for name in asked if not able[name].any()]
+    if idle == asked:
+        raise InputError(
+            f"of {len(items)} items {items.has_image.sum()} have a picture that can be read, "
+            f"{items.has_text.sum()} a text and {both.sum()} both, so there is nothing for "
+            f"{', '.join(asked)} to learn from; look at catalog.image_root, align.text and align.codes"
+        )
+    return idle
+
+
 def _groups(keys: Iterable[Hashable]) -> np.ndarray:
     """The same number for the same key, (n,)."""
     numbers: dict[Hashable, int] = {}

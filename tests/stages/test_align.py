@@ -257,6 +257,24 @@ def test_pictures_alone_are_enough(shop) -> None:
     assert run(shop).last["held_out"].keys() == {"loss", "mim"}
 
 
+def test_what_nothing_can_be_learned_from_is_said_before_training(shop, caplog) -> None:
+    for picture in shop.glob("*.png"):
+        picture.unlink()
+    for objectives in ({"mlm": 0}, {"mlm": 0, "contrastive": 0, "joint": 0}):
+        with pytest.raises(InputError, match=r"of 30 items 0 have a picture that can be read, 29 a text"):
+            run(shop, objectives=objectives)
+    assert run(shop).last["held_out"].keys() == {"loss", "mlm"}
+    assert "29 pictures cannot be read, items count as without: missing 29" in caplog.text
+    assert "no item has what mim or contrastive or joint is learned from" in caplog.text
+
+
+def test_codes_of_no_item_are_nothing_to_predict(shop) -> None:
+    np.save(shop / "codes.npy", np.full((30, 16), -1))
+    settings = {"mim_target": "codes", "codes": str(shop / "codes.npy")}
+    with pytest.raises(InputError, match="nothing for mim to learn from"):
+        run(shop, objectives={"mlm": 0, "contrastive": 0, "joint": 0}, **settings)
+
+
 def test_a_run_that_diverges_says_so_and_writes_nothing(shop) -> None:
     with pytest.raises(DivergedError, match=r"diverged after \d+ steps .*Try an align.learning_rate"):
         run(shop, learning_rate=1e30, warmup=0, clip=1e30, epochs=9)
