@@ -17,7 +17,14 @@ import polars as pl
 from ..features.config import CatalogConfig, ExtractConfig
 from ..features.encoders.beit3_checkpoint import write_beit3
 from ..features.encoders.fingerprint import encoder_fingerprint
-from ..features.files import digest_json, file_sha256, fresh_folder, recover_folder, write_json
+from ..features.files import (
+    digest_json,
+    file_sha256,
+    fresh_folder,
+    recover_folder,
+    remove_stale_temporaries,
+    write_json,
+)
 from ..features.pretraining.config import AlignConfig
 from ..features.pretraining.items import Items, split_held_out
 from ..features.pretraining.model import freeze_unused, initial_model, initial_sizes, load_start
@@ -220,7 +227,10 @@ def _known_report(folder: Path) -> AlignReport:
 
 
 def _remove_others(work: Path | None, folder: Path) -> None:
-    """Remove what is left of runs in `folder` other than `work`: on other input, or with other settings."""
+    """Remove what is left of runs in `folder` other than `work`, on other input or with other settings, and
+    what `work` was killed in the middle of writing."""
     for other in folder.glob(f"{_WORK}*"):
         if other != work:
             shutil.rmtree(other, ignore_errors=True)
+    if work is not None:
+        remove_stale_temporaries(work)

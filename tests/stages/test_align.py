@@ -163,6 +163,18 @@ def test_leftovers_of_a_run_with_other_settings_are_removed(shop, monkeypatch) -
     assert not list(shop.glob(".align-*"))
 
 
+def test_what_a_kill_left_half_written_is_removed(shop, monkeypatch) -> None:
+    interrupt(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        run(shop)
+    (half,) = [folder / ".checkpoint.safetensors.0a1b2c3d.tmp" for folder in shop.glob(".align-*")]
+    half.write_bytes(b"half")
+    interrupt(monkeypatch, 1)
+    with pytest.raises(KeyboardInterrupt):
+        run(shop)
+    assert half.parent.is_dir() and not half.exists()
+
+
 @pytest.mark.parametrize(
     "settings",
     [
