@@ -9,9 +9,9 @@ from ..features.store import FeatureStore
 from ..recsys.interactions import Dataset
 from ..recsys.parallel import team
 from ..recsys.team import Team
-from ..stages.align import AlignReport
 from ..stages.align import align as align_stage
 from ..stages.dataset import load_dataset, read_log
+from ..stages.encoder_run import EncoderReport
 from ..stages.evaluate import EvaluateReport
 from ..stages.evaluate import evaluate as evaluate_stage
 from ..stages.extract import ExtractReport, check_failures, check_made_for
@@ -120,7 +120,7 @@ def run(config: Config) -> Outcome:
     return Outcome(facts, "\n".join(lines))
 
 
-def _align(config: Config, processes: Team | None = None) -> AlignReport:
+def _align(config: Config, processes: Team | None = None) -> EncoderReport:
     assert config.align is not None and config.catalog is not None  # checked with the config
     report = align_stage(config.catalog, config.align, config.extract, config.encoder, processes)
     check_failures(report, config.extract, config.encoder)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..stages.align import AlignReport
+from ..stages.encoder_run import EncoderReport
 from ..stages.evaluate import EvaluateReport
 from ..stages.extract import ExtractReport
 from ..stages.index import IndexReport
@@ -37,7 +37,7 @@ def extract_text(report: ExtractReport, folder: Path) -> str:
     return text
 
 
-def align_text(report: AlignReport, folder: Path) -> str:
+def align_text(report: EncoderReport, folder: Path) -> str:
     if report.up_to_date:
         return f"encoder: up to date, reused ({folder})"
     losses = [number(measured["held_out"]["loss"]) for measured in (report.first, report.last)]

@@ -1,78 +1,33 @@
-"""The catalogue as pre-training reads it: texts as tokens, images as pixels, targets of masked patches."""
+"""The catalogue as pre-training reads it: what can be learned from it, its tokenizer, its targets."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-import polars as pl
-
-from ..features.catalog import Catalog, read_catalog
-from ..features.config import CatalogConfig, ExtractConfig
+from ..features.config import ExtractConfig
 from ..features.encoders.beit3_checkpoint import find_beit3
-from ..features.encoders.registry import load_encoder
+from ..features.encoders.pair_encoder import square_pixels
+from ..features.encoders.registry import load_image_encoder
 from ..features.encoders.sentence_pieces import SentencePieces
 from ..features.errors import InputError
-from ..features.files import digest_bytes, digest_json
 from ..features.pretraining.codes import read_codes
 from ..features.pretraining.config import AlignConfig
 from ..features.pretraining.items import Items
 from ..features.pretraining.model import context_length
 from ..features.pretraining.vocabulary import train_vocabulary
-from ..features.shards import Failure
-from ..features.views import text_views
-from .align_images import cached_images
-from .encoding import hash_items
+from .item_source import Prepared, Source, read_items
 
 _TOKENIZER = "tokenizer.spm"
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A catalogue and the text of each of its items."""
-
-    catalog: Catalog
-    texts: list[str | None]
-    digest: str  # of ids, texts and image files
-
-
-def read_source(catalog_config: CatalogConfig, config: AlignConfig, extract: ExtractConfig) -> Source:
-    """The catalogue with its texts; InputError where no objective can learn from it."""
-    catalog = read_catalog(catalog_config)
-    template = config.text or extract.joint or _all_columns(catalog.fields)
-    views = text_views({"align.text": template}, catalog.fields.columns) if template else ()
-    texts: list[str | None] = []
-    hashes: list[str] = []
-    with ThreadPoolExecutor(extract.workers) as pool:
-        for start in range(0, len(catalog), extract.shard_rows):
-            part = catalog.slice(start, start + extract.shard_rows)
-            hashed = hash_items(part, views, None, (), extract, pool)
-            hashes += hashed.content_hashes
-            texts += next(iter(hashed.texts.values()), [None] * len(part))
-    _check_learnable(catalog_config.items, catalog, texts, config)
-    return Source(catalog, texts, digest_json([catalog.item_ids.to_list(), hashes]))
-
-
-def _all_columns(fields: pl.DataFrame) -> str | None:
-    """A template of all columns of text, in their order."""
-    columns = [
-        name
-        for name, dtype in fields.schema.items()
-        if dtype in (pl.String, pl.Categorical, pl.Enum, pl.List(pl.String)) and not {"{", "}"} & set(name)
-    ]
-    return ". ".join(f"{{{name}}}" for name in columns) or None
-
-
-def _check_learnable(file: str, catalog: Catalog, texts: list[str | None], config: AlignConfig) -> None:
-    if len(catalog) < 2:
-        raise InputError(
-            f"{file}: {len(catalog)} items; pre-training needs two at least, one of them held out"
-        )
-    has_images, has_texts = any(catalog.images), any(texts)
+def check_learnable(file: str, source: Source, config: AlignConfig) -> None:
+    """InputError where no objective can learn from the catalogue."""
+    n_items = len(source.catalog)
+    if n_items < 2:
+        raise InputError(f"{file}: {n_items} items; pre-training needs two at least, one of them held out")
+    has_images, has_texts = any(source.catalog.images), any(source.texts)
     possible = {
         "mlm": has_texts,
         "mim": has_images,
@@ -111,33 +66,26 @@ def prepare_items(
     config: AlignConfig,
     extract: ExtractConfig,
     work: Path,
-) -> tuple[Items, list[Failure], int]:
-    """The items, what could not be read, and how many texts are longer than the context.
-
-    Images are side x side pixels, grid x grid patches; they are decoded into `work`, or found there.
-    """
-    every = [[] if text is None else pieces.content(text) for text in source.texts]
-    tokens = [ids[: pieces.content_length] for ids in every]
-    load_teacher = partial(load_encoder, config.teacher, device=config.device) if config.teacher else None
-    images = cached_images(source.catalog, side, extract, load_teacher, work)
-    targets, has_target = images.teacher, None
-    if config.codes is not None:
-        targets, has_target = read_codes(
-            Path(config.codes), source.catalog.item_ids, grid**2, config.visual_codes
-        )
-    items = Items(
-        pixels=images.pixels,
-        has_image=images.present,
-        tokens=tokens,
-        image_groups=_groups(
-            digest_bytes(pixels.tobytes()) if present else row
-            for row, (pixels, present) in enumerate(zip(images.pixels, images.present, strict=True))
-        ),
-        text_groups=_groups(tuple(ids) if ids else row for row, ids in enumerate(tokens)),
-        targets=targets,
-        has_target=has_target,
+) -> Prepared:
+    """The items with their targets; images are side x side pixels, grid x grid patches."""
+    load_teacher = (
+        partial(load_image_encoder, config.teacher, device=config.device) if config.teacher else None
     )
-    return items, images.failures, sum(len(ids) > pieces.content_length for ids in every)
+    prepared = read_items(
+        source,
+        pieces.content,
+        pieces.content_length,
+        partial(square_pixels, side=side),
+        extract,
+        work,
+        load_teacher,
+    )
+    if config.codes is None:
+        return prepared
+    targets, has_target = read_codes(
+        Path(config.codes), source.catalog.item_ids, grid**2, config.visual_codes
+    )
+    return replace(prepared, items=replace(prepared.items, targets=targets, has_target=has_target))
 
 
 def unlearnable(items: Items, config: AlignConfig) -> list[str]:
@@ -154,9 +102,3 @@ def unlearnable(items: Items, config: AlignConfig) -> list[str]:
             f"{', '.join(asked)} to learn from; look at catalog.image_root, align.text and align.codes"
         )
     return idle
-
-
-def _groups(keys: Iterable[Hashable]) -> np.ndarray:
-    """The same number for the same key, (n,)."""
-    numbers: dict[Hashable, int] = {}
-    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)

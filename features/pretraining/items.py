@@ -15,7 +15,7 @@ from .masks import hide_patches, hide_tokens
 class Items:
     """Row i of every part is one item."""
 
-    pixels: np.ndarray  # (n, 3, side, side) uint8, memory-mapped; zeros where there is no image
+    pixels: np.ndarray  # (n, 3, h, w) uint8, memory-mapped; zeros where there is no image
     has_image: np.ndarray  # (n,) bool
     tokens: Sequence[Sequence[int]]  # ids of the text without special ones, cut to the context; may be empty
     image_groups: np.ndarray  # (n,) equal numbers: equal pixels

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..encoders.open_clip import at_least_float32
+
 FLAT = 1e-6  # added to the variance of a patch: one of a single colour becomes zeros
 
 
@@ -56,6 +58,6 @@ def info_nce(queries: Tensor, keys: Tensor, scale: Tensor, own: Tensor, same: Te
 
     Keys where `same` (q, k) are left out, but for the own one.
     """
-    logits = scale * queries.float() @ keys.float().T  # (q, k)
+    logits = scale * at_least_float32(queries) @ at_least_float32(keys).T  # (q, k)
     others = same & (torch.arange(len(keys), device=own.device) != own[:, None])
     return F.cross_entropy(logits.masked_fill(others, -torch.inf), own, reduction="sum")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,10 +14,9 @@ from ..encoders.beit3_model import Beit3
 from ..encoders.pair_encoder import normalised, padded_rows
 from ..encoders.sentence_pieces import SentencePieces
 from .config import AlignConfig
+from .contrast import Gather, shared_contrast
 from .items import Batch, Items
-from .losses import contrastive_loss, joint_loss, patch_pixels, pixel_loss, teacher_loss, token_loss
-
-Gather = Callable[[Tensor], Tensor]  # rows of this process, zeros elsewhere -> the rows of all processes
+from .losses import joint_loss, patch_pixels, pixel_loss, teacher_loss, token_loss
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,20 +131,12 @@ class Objectives:
         if len(part):
             vectors = self._encoded(model, self._images(part, hide, False), self._texts(part, hide, False))
         else:
-            vectors = (torch.zeros(0, model.config.width, device=self.device),) * 2
-        sides = []
-        for mine in vectors:
-            # The others' rows are constants here: their gradients are their own processes' to find.
-            rows = mine.new_zeros(len(paired), mine.shape[1]).index_copy(0, places, mine.detach())
-            sides.append(gather(rows).index_copy(0, places, mine))
-        share = len(places) / len(paired)
-        scale = model.logit_scale.exp()
-        scale = share * scale + (1 - share) * scale.detach()  # every process computes the whole loss
-        same = self.items.same(batch.rows[paired], batch.rows[paired])
-        images, texts = sides
-        loss = contrastive_loss(images, texts, scale, torch.from_numpy(same).to(self.device))
-        loss = loss - (1 - share) * loss.detach()  # the value of the share with all of its gradient
-        return loss, Alone(batch.rows[paired], images.detach(), texts.detach())
+            nothing = torch.zeros(0, model.config.width, device=self.device)
+            vectors = (nothing, nothing)
+        rows = batch.rows[paired]
+        same = torch.from_numpy(self.items.same(rows, rows)).to(self.device)
+        loss, *sides = shared_contrast(vectors, places, same, model.logit_scale.exp(), gather)
+        return loss, Alone(rows, *sides)
 
     def vectors(self, model: Beit3, rows: np.ndarray) -> tuple[Tensor, Tensor]:
         """Unit rows of whole images and texts, each encoded by itself, (b, d) float32 both."""

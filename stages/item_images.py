@@ -11,11 +11,11 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ..features.catalog import Catalog, References
 from ..features.config import ExtractConfig
-from ..features.encoders.base import Encoder
-from ..features.encoders.pair_encoder import square_pixels
+from ..features.encoders.base import ImageEncoder
 from ..features.files import atomic_path, write_json
 from ..features.images import ImageFailure, decode_image, load_image_bytes
 from ..features.shards import Failure
@@ -32,7 +32,7 @@ _BATCH = 64  # images that the teacher sees at once
 class Images:
     """Row i of every array is one item."""
 
-    pixels: np.ndarray  # (n, 3, side, side) uint8, memory-mapped; zeros where there is no image
+    pixels: np.ndarray  # (n, 3, h, w) uint8, memory-mapped; zeros where there is no image
     present: np.ndarray  # (n,) bool
     teacher: np.ndarray | None  # (n, dim) float32 vectors of the whole images, memory-mapped
     failures: list[Failure]
@@ -40,17 +40,17 @@ class Images:
 
 def cached_images(
     catalog: Catalog,
-    side: int,
+    prepare: Callable[[Image.Image], np.ndarray],
     extract: ExtractConfig,
-    load_teacher: Callable[[], Encoder] | None,
+    load_teacher: Callable[[], ImageEncoder] | None,
     work: Path,
 ) -> Images:
-    """The first readable image of every item as side x side pixels, read into `work` or found there.
+    """The first readable image of every item as `prepare` makes it, read into `work` or found there.
 
-    What is there is taken for this catalogue's. Limits and threads are those of `extract`.
+    What is there is taken for this catalogue's and this encoder's. Limits and threads are those of `extract`.
     """
     if not (work / _ACCOUNT).is_file():  # written last
-        _read_all(catalog, side, extract, load_teacher, work)
+        _read_all(catalog, prepare, extract, load_teacher, work)
     account = json.loads((work / _ACCOUNT).read_text(encoding="utf-8"))
     pixels = np.load(work / _PIXELS, mmap_mode="r")
     present = np.ones(len(pixels), dtype=bool)
@@ -61,15 +61,15 @@ def cached_images(
 
 def _read_all(
     catalog: Catalog,
-    side: int,
+    prepare: Callable[[Image.Image], np.ndarray],
     extract: ExtractConfig,
-    load_teacher: Callable[[], Encoder] | None,
+    load_teacher: Callable[[], ImageEncoder] | None,
     work: Path,
 ) -> None:
     teacher = load_teacher() if load_teacher else None
 
     def read(references: References) -> tuple[list[np.ndarray], list[ImageFailure]]:
-        """The square, and what the teacher takes; nothing where no image can be read. And the failures."""
+        """The pixels, and what the teacher takes; nothing where no image can be read. And the failures."""
         failed = []
         for reference in references:
             try:
@@ -78,14 +78,15 @@ def _read_all(
             except ImageFailure as failure:
                 failed.append(failure)
                 continue
-            return [square_pixels(image, side), *([teacher.preprocess(image)] if teacher else [])], failed
+            return [prepare(image), *([teacher.preprocess(image)] if teacher else [])], failed
         return [], failed
 
     failures: list[Failure] = []
     without: list[int] = []
+    shape = prepare(Image.new("RGB", (8, 8))).shape
     with ExitStack() as stack:
         unfinished = stack.enter_context(atomic_path(work / _PIXELS))
-        pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(catalog), 3, side, side))
+        pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(catalog), *shape))
         vectors = (
             _TeacherRows(teacher, stack.enter_context(atomic_path(work / _TEACHER)), len(catalog))
             if teacher
@@ -111,7 +112,7 @@ def _read_all(
 class _TeacherRows:
     """Fills the rows of a teacher's vectors, batch by batch."""
 
-    def __init__(self, teacher: Encoder, path: Path, n_items: int) -> None:
+    def __init__(self, teacher: ImageEncoder, path: Path, n_items: int) -> None:
         self._teacher = teacher
         self._rows = np.lib.format.open_memmap(path, "w+", np.float32, (n_items, teacher.dim))
         self._waiting: list[tuple[int, np.ndarray]] = []
