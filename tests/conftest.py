@@ -160,6 +160,38 @@ def vlmo(tmp_path, make_vlmo) -> Path:
 
 
 @pytest.fixture
+def timm_checkpoint(tmp_path) -> str:
+    """The name of a random vision transformer of timm with a classifier of 7 classes, in a file."""
+    import timm
+    import torch
+    from safetensors.torch import save_file
+
+    torch.manual_seed(0)
+    file = tmp_path / "timm" / "vit.safetensors"
+    file.parent.mkdir()
+    save_file(timm.create_model("test_vit", num_classes=7).state_dict(), file)
+    return f"timm:test_vit/{file}"
+
+
+@pytest.fixture
+def sentence_folder(tmp_path, word_pieces) -> Path:
+    """The folder of a random sentence-transformers model of 16 dimensions and texts of 12 tokens."""
+    pytest.importorskip("sentence_transformers")
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers import BertConfig, BertModel, BertTokenizerFast
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    plain = tmp_path / "bert"
+    torch.manual_seed(0)
+    BertModel(BertConfig(vocab_size=70, max_position_embeddings=32, **sizes)).save_pretrained(plain)
+    vocabulary = {piece: idx for idx, piece in enumerate(word_pieces.read_text().splitlines())}
+    BertTokenizerFast(vocab=vocabulary, model_max_length=12).save_pretrained(plain)
+    SentenceTransformer(str(plain), device="cpu").save(str(tmp_path / "sentences"), create_model_card=False)
+    return tmp_path / "sentences"
+
+
+@pytest.fixture
 def shop(tmp_path) -> Path:
     """items.csv with five items: a shared title, a long one, one without image, one without any text."""
     folder = tmp_path / "shop"

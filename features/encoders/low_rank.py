@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 
@@ -60,6 +61,16 @@ def plain_state(module: nn.Module) -> dict[str, Tensor]:
     }
     own = {name: tensor for name, tensor in module.state_dict().items() if "parametrizations." not in name}
     return {**own, **merged}
+
+
+def merged(module: nn.Module) -> nn.Module:
+    """A copy of the module with every adapter merged into its matrix."""
+    plain = copy.deepcopy(module)
+    for part in list(plain.modules()):
+        if parametrize.is_parametrized(part):
+            for name in [*part.parametrizations]:  # pyright: ignore[reportGeneralTypeIssues] - a ModuleDict
+                parametrize.remove_parametrizations(part, name)
+    return plain
 
 
 def _matrices(part: nn.Module) -> list[str]:

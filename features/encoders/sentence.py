@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,10 @@ from torch import Tensor
 
 from ..errors import InputError
 from .checkpoints import weights_digest
+from .depths import layer_depths
 from .open_clip import PRECISIONS, at_least_float32, pick_device, unit_rows
 from .pair_encoder import padded_rows
-from .sentence_checkpoint import load_sentence, longest_text
+from .sentence_checkpoint import load_sentence, longest_text, write_sentence
 from .tokens import HuggingFaceTokens
 
 USUAL_CONTEXT = 512  # tokens of a text of a model that says no length and has no positions to run out of
@@ -41,8 +43,7 @@ class SentenceEncoder:
         self.device = pick_device(device)
         if precision not in PRECISIONS:
             raise InputError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
-        self._precision, self._normalise = precision, normalise
-        self._autocasts = trainable and precision == "bf16"
+        self._precision, self._normalise, self._trainable = precision, normalise, trainable
         model = load_sentence(name)
         self.context_length = _context_length(name, model, context_length)
         prompt = model.prompts.get(model.default_prompt_name) or ""
@@ -92,7 +93,8 @@ class SentenceEncoder:
         }
         if self._tokens.prompt:
             features["prompt_length"] = self._tokens.leading  # some models leave it out of the mean
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocasts):
+        enabled = self._trainable and self._precision == "bf16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             vectors = self.module(features)["sentence_embedding"]
         vectors = vectors[:, : self.module.truncate_dim]
         return unit_rows(vectors) if self._normalise else at_least_float32(vectors)
@@ -102,6 +104,20 @@ class SentenceEncoder:
         if not len(windows):
             return np.empty((0, self.dim), dtype=np.float32)
         return self.text_vectors(windows).float().cpu().numpy()
+
+    def layers(self) -> dict[str, int]:
+        """Depth of every parameter, as `layer_depths` counts it."""
+        return layer_depths(name for name, _ in self.module.named_parameters())
+
+    def save(self, folder: Path) -> str:
+        """Write the model as sentence-transformers does; the name that loads it comes back.
+
+        Raises ValueError for an encoder that was not loaded to be trained.
+        """
+        if not self._trainable:
+            raise ValueError("only an encoder that was loaded to be trained has its checkpoint's parameters")
+        write_sentence(folder, self.module, self.context_length)
+        return f"sentence:{folder}"
 
 
 def _context_length(name: str, model: Any, asked: int | None) -> int:

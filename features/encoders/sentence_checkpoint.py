@@ -12,6 +12,7 @@ from torch import nn
 
 from ..errors import InputError
 from .checkpoints import UNREADABLE, first_lines, require_network
+from .low_rank import merged
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ def load_sentence(name: str) -> Any:
     if not path.is_dir() and (path.exists() or path.is_absolute() or len(path.parts) > 2):
         raise FileNotFoundError(f"{name}: no folder of a sentence-transformers model")
     try:
-        with _quiet_loading():
+        with _without_progress():
             model = SentenceTransformer(name, device="cpu", local_files_only=True)
     except (*UNREADABLE, ImportError) as error:
         if path.is_dir():
@@ -43,6 +44,15 @@ def load_sentence(name: str) -> Any:
         model = _fetched(name)
     _check(name, model)
     return model.float().eval().requires_grad_(False)
+
+
+def write_sentence(folder: Path, model: Any, context_length: int) -> None:
+    """Write the model, with adapters merged, so that `load_sentence` finds it in the folder."""
+    plain: Any = merged(model).cpu().float()
+    plain.max_seq_length = context_length
+    folder.mkdir(parents=True, exist_ok=True)
+    with _without_progress():
+        plain.save(str(folder), create_model_card=False)
 
 
 def longest_text(model: nn.Module) -> int | None:
@@ -82,8 +92,8 @@ def _check(name: str, model: Any) -> None:
 
 
 @contextmanager
-def _quiet_loading() -> Iterator[None]:
-    """Without a progress bar for weights that lie on this disk."""
+def _without_progress() -> Iterator[None]:
+    """Without progress bars for weights that lie on this disk."""
     from transformers.utils import logging as transformers_logging
 
     shown = transformers_logging.is_progress_bar_enabled()

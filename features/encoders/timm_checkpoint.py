@@ -14,8 +14,10 @@ from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from timm.models import PretrainedCfg, load_state_dict
 
 from ..errors import InputError
+from ..files import write_json
 from .checkpoints import UNREADABLE, first_lines, require_network
 from .registry import TIMM_SIDECAR
+from .state_dicts import write_state
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +45,17 @@ def load_timm(name: str, image_size: int | None = None) -> TimmModel:
     return model._replace(module=model.module.eval().requires_grad_(False))
 
 
-def timm_weights(path: Path) -> Path:
+def write_timm(
+    folder: Path, architecture: str, module: Any, options: dict[str, Any], preprocessing: dict[str, Any]
+) -> None:
+    """Write a model without classifier so that `load_timm` finds it in the folder: weights last."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {"architecture": architecture, "model_args": options, "pretrained_cfg": preprocessing}
+    write_json(folder / TIMM_SIDECAR, config)
+    write_state(folder / HF_SAFE_WEIGHTS_NAME, module)
+
+
+def _weights_in(path: Path) -> Path:
     """The file of weights that `path` is or holds, or would hold."""
     if not path.is_dir():
         return path
@@ -52,11 +64,11 @@ def timm_weights(path: Path) -> Path:
 
 
 def _local(architecture: str, path: Path, options: dict[str, Any]) -> TimmModel:
-    weights = timm_weights(path)
+    weights = _weights_in(path)
     if not weights.is_file():
         raise FileNotFoundError(f"checkpoint {weights} of timm's {architecture}: no such file")
     published = _sidecar(architecture, weights)
-    described = dict(published.get("pretrained_cfg", {})) or _described(architecture).to_dict()
+    described = {**_described(architecture).to_dict(), **published.get("pretrained_cfg", {})}
     options = {**published.get("model_args", {}), **options}
     try:
         state = load_state_dict(str(weights))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import Tensor
 
 from ..errors import InputError
 from .checkpoints import weights_digest
+from .depths import layer_depths
 from .open_clip import PRECISIONS, at_least_float32, pick_device, unit_rows
-from .timm_checkpoint import load_timm
+from .timm_checkpoint import load_timm, write_timm
 
 
 class TimmEncoder:
@@ -37,8 +39,7 @@ class TimmEncoder:
         self.device = pick_device(device)
         if precision not in PRECISIONS:
             raise InputError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
-        self._precision, self._normalise = precision, normalise
-        self._autocasts = trainable and precision == "bf16"
+        self._precision, self._normalise, self._trainable = precision, normalise, trainable
         model, self._options = load_timm(name, image_size)
         self.architecture = name.partition("/")[0].partition(".")[0]
         self.dim: int = model.head_hidden_size
@@ -80,7 +81,8 @@ class TimmEncoder:
     def image_vectors(self, pixels: Tensor) -> Tensor:
         """Rows (n, dim), differentiable, of preprocessed images (n, 3, h, w) uint8."""
         images = (pixels.to(self.device).float() - self._mean) / self._std
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=self._autocasts)
+        enabled = self._trainable and self._precision == "bf16"
+        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
         # fp32 means fp32 in convolutions too
         with torch.backends.cudnn.flags(allow_tf32=False), autocast:
             vectors = self.module(images.to(next(self.module.parameters()).dtype))
@@ -91,3 +93,17 @@ class TimmEncoder:
         if not len(pixels):
             return np.empty((0, self.dim), dtype=np.float32)
         return self.image_vectors(torch.from_numpy(np.stack(pixels))).float().cpu().numpy()
+
+    def layers(self) -> dict[str, int]:
+        """Depth of every parameter, as `layer_depths` counts it."""
+        return layer_depths(name for name, _ in self.module.named_parameters())
+
+    def save(self, folder: Path) -> str:
+        """Write a checkpoint with its preprocessing; the name that loads it comes back.
+
+        Raises ValueError for an encoder that was not loaded to be trained.
+        """
+        if not self._trainable:
+            raise ValueError("only an encoder that was loaded to be trained has its checkpoint's parameters")
+        write_timm(folder, self.architecture, self.module, self._options, self._preprocessing)
+        return f"timm:{self.architecture}/{folder}"

@@ -19,8 +19,8 @@ Method = Literal["full", "lora", "last-layers"]
 TEMPERATURES = ("logit_scale", "logit_vl_scale", "logit_bias")  # of contrastive training, trained always
 
 
-class TrainableEncoder(Protocol):
-    """An `Encoder` whose vectors carry gradients. Its module is in evaluation mode unless told otherwise."""
+class Trainable(Protocol):
+    """What all encoders with gradients have. The module is in evaluation mode unless told otherwise."""
 
     @property
     def module(self) -> nn.Module:
@@ -28,28 +28,10 @@ class TrainableEncoder(Protocol):
         ...
 
     dim: int
-    context_length: int
-    content_length: int
 
     @property
     def identity(self) -> dict[str, Any]:
         """The encoder as it was loaded, before any training."""
-        ...
-
-    def preprocess(self, image: Image.Image) -> np.ndarray: ...
-
-    def tokenize(self, text: str) -> list[int]: ...
-
-    def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray: ...
-
-    def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray: ...
-
-    def image_vectors(self, pixels: Tensor) -> Tensor:
-        """Rows (n, dim) of preprocessed images (n, 3, h, w) uint8; unit rows if it was loaded so."""
-        ...
-
-    def text_vectors(self, windows: Sequence[Sequence[int]]) -> Tensor:
-        """Rows (n, dim) of token windows, none longer than `content_length`."""
         ...
 
     def layers(self) -> dict[str, int]:
@@ -60,6 +42,37 @@ class TrainableEncoder(Protocol):
     def save(self, folder: Path) -> str:
         """Write a checkpoint with adapters merged; the `[extract] encoder` that loads it comes back."""
         ...
+
+
+class TrainableImages(Trainable, Protocol):
+    """An `ImageEncoder` whose vectors carry gradients."""
+
+    def preprocess(self, image: Image.Image) -> np.ndarray: ...
+
+    def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray: ...
+
+    def image_vectors(self, pixels: Tensor) -> Tensor:
+        """Rows (n, dim) of preprocessed images (n, 3, h, w) uint8; unit rows if it was loaded so."""
+        ...
+
+
+class TrainableTexts(Trainable, Protocol):
+    """A `TextEncoder` whose vectors carry gradients."""
+
+    context_length: int
+    content_length: int
+
+    def tokenize(self, text: str) -> list[int]: ...
+
+    def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray: ...
+
+    def text_vectors(self, windows: Sequence[Sequence[int]]) -> Tensor:
+        """Rows (n, dim) of token windows, none longer than `content_length`."""
+        ...
+
+
+class TrainableEncoder(TrainableImages, TrainableTexts, Protocol):
+    """An `Encoder` whose vectors carry gradients."""
 
 
 def load_trainable(
@@ -78,7 +91,8 @@ def load_trainable(
 
     "full" trains all of them, "last-layers" the last so many layers of each tower and what comes after,
     "lora" adapters of that rank, drawn from the seed, beside the matrices of all linear and attention layers.
-    Parameters are float32; bf16 is autocast. Raises what `load_encoder` raises.
+    Parameters are float32; bf16 is autocast. An encoder of images or of texts alone has the methods for these
+    only. Raises what `load_encoder` raises.
     """
     encoder: TrainableEncoder = build_encoder(
         name, precision, device, context_length, normalise, image_size, trainable=True
@@ -90,14 +104,16 @@ def load_trainable(
 def choose_trained(module: nn.Module, method: Method, last_layers: int, lora_rank: int, seed: int) -> None:
     """Mark what `method` trains, and add its adapters; the contrastive temperatures are trained by each.
 
-    Raises InputError where the module has no layers to choose from.
+    Raises InputError where the module has no layers to choose from, or none to adapt.
     """
     depths = layer_depths(name for name, _ in module.named_parameters())
     deepest = max(depths.values())
     if method != "full" and deepest <= 1:
         raise InputError(f'method "{method}": this encoder has no layers that can be told apart; use "full"')
-    if method == "lora":
-        add_adapters(module, lora_rank, seed, lambda name: depths[name] < deepest)
+    if method == "lora" and not add_adapters(module, lora_rank, seed, lambda name: depths[name] < deepest):
+        raise InputError(
+            'method "lora": this encoder has no linear layers to adapt; use "last-layers" or "full"'
+        )
     for name, parameter in module.named_parameters():
         if method == "lora":
             parameter.requires_grad_(".parametrizations." in name and not name.endswith(".original"))
