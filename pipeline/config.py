@@ -57,6 +57,11 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         return Path(self.run.features) if self.run.features else self.output / "features"
 
     @property
+    def trained_features(self) -> Path:
+        """The folder of the features of an encoder that was trained with the model."""
+        return self.output / "features-end-to-end"
+
+    @property
     def encoder(self) -> Path:
         """The folder of the encoder that `[align]` pre-trains."""
         return self.output / "encoder"
@@ -73,7 +78,10 @@ _PATHS = (
 )
 _ENCODERS = ("extract.encoder", "extract.text_encoder", "align.teacher")  # may end in a path
 # Settings of [train] that are no part of a search: what is searched for, and how, not what.
-_NOT_TUNED = ("model", "metric", "mask", "seed", "device", "capture", "checkpoint_every")
+_NOT_TUNED = (
+    *("model", "encoder", "end_to_end", "metric", "mask", "seed"),
+    *("device", "capture", "checkpoint_every"),
+)
 SECTIONS: dict[str, type[BaseModel]] = {
     "catalog": CatalogConfig,
     "interactions": InteractionsConfig,
@@ -200,8 +208,9 @@ def _resolved(path: str, folder: Path) -> str:
 def _resolved_checkpoint(encoder: str, folder: Path) -> str:
     """`open_clip:ARCH/relative/file` with an absolute path where that file exists; tags stay.
 
-    `beit3:relative/file` and `vlmo:relative/file` name no architecture, and never a tag; `sentence:folder`
-    is a name on the hub where there is no such folder.
+    `beit3:relative/file` and `vlmo:relative/file` name no architecture, and never a tag, nor does what comes
+    after the model of `timm:MODEL/relative/file`; `sentence:name` is one on the hub where there is no such
+    folder.
     """
     kind, _, rest = encoder.partition(":")
     if kind == "sentence":
@@ -210,7 +219,7 @@ def _resolved_checkpoint(encoder: str, folder: Path) -> str:
     if kind in ("beit3", "vlmo") and rest:
         return f"{kind}:{_resolved(rest, folder)}"
     architecture, _, checkpoint = rest.partition("/")
-    if not checkpoint or not (folder / checkpoint).exists():
+    if not checkpoint or (kind != "timm" and not (folder / checkpoint).exists()):
         return encoder
     return f"{kind}:{architecture}/{_resolved(checkpoint, folder)}"
 
@@ -315,4 +324,17 @@ def _cross_checks(config: Config) -> list[str]:
             f"fusion.kind: '{config.fusion.kind}' compares texts with images, which takes one encoder for "
             "both; leave extract.text_encoder out, or take gated, mlp, concat, mean or sum"
         )
+    if config.train.encoder == "end-to-end":
+        problems += [f'train.encoder: "end-to-end" {problem}' for problem in _end_to_end_problems(config)]
+    return problems
+
+
+def _end_to_end_problems(config: Config) -> list[str]:
+    problems = []
+    if config.catalog is None:
+        problems.append("needs a [catalog] section with the items that the encoder is trained on")
+    if config.fusion.kind != "none":
+        problems.append('trains views as the model reads them; set fusion.kind = "none"')
+    if config.train.mask is not None:
+        problems.append("reads every item as it is; leave [train.mask] out")
     return problems

@@ -43,6 +43,31 @@ def test_the_checkpoint_of_an_encoder_is_a_path_too(tmp_path, family: str) -> No
     assert load_config(file).extract.encoder == f"{family}:{tmp_path}/weights/large.pth"
 
 
+def test_encoders_of_one_modality_are_paths_where_they_are_no_names(tmp_path) -> None:
+    (tmp_path / "minilm").mkdir()
+    file = tmp_path / "run.toml"
+    for encoder, texts, resolved in (
+        (
+            "timm:resnet50/vit.pth",
+            "sentence:minilm",
+            (f"timm:resnet50/{tmp_path}/vit.pth", f"{tmp_path}/minilm"),
+        ),
+        ("timm:resnet50", "sentence:a/minilm", ("timm:resnet50", "a/minilm")),
+        ("timm:resnet50", "sentence:./other", ("timm:resnet50", f"{tmp_path}/other")),
+    ):
+        file.write_text(f'[extract]\nencoder = "{encoder}"\ntext_encoder = "{texts}"\n')
+        extract = load_config(file).extract
+        assert (extract.encoder, extract.text_encoder) == (resolved[0], f"sentence:{resolved[1]}")
+
+
+def test_texts_of_another_space_are_not_compared_with_images(tmp_path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[extract]\ntext_encoder = "sentence:minilm"\n[fusion]\nkind = "similarity"\n')
+    with pytest.raises(ConfigError, match="takes one encoder for both"):
+        load_config(file)
+    assert load_config(file, ["fusion.kind=mlp"]).fusion.kind == "mlp"
+
+
 def test_every_mistake_is_listed_with_its_key_and_the_nearest_valid_one(tmp_path) -> None:
     file = tmp_path / "run.toml"
     file.write_text(

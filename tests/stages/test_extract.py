@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from safetensors.torch import load_file, save_file
 
 from mmrec.features.config import CatalogConfig, ExtractConfig
 from mmrec.features.encoders import registry
@@ -277,3 +278,62 @@ def test_a_store_of_other_settings_is_not_trained_on(encoder, shop, tmp_path) ->
     with pytest.raises(InputError, match=r"encoder = 'tiny' \(config: 'open_clip:ViT-B-32/openai'\)"):
         check_made_for(FeatureStore(tmp_path / "store"), asked)
     check_made_for(FeatureStore(tmp_path / "store"), ExtractConfig(text_views=VIEWS, shard_rows=7))
+
+
+def test_texts_go_to_an_encoder_of_their_own(shop, timm_checkpoint, sentence_folder, tmp_path) -> None:
+    names = {"encoder": timm_checkpoint, "text_encoder": f"sentence:{sentence_folder}", "device": "cpu"}
+    run(shop, tmp_path / "store", **names)
+    store = FeatureStore(tmp_path / "store")
+    assert (store.dim("image.full"), store.dim("text.title")) == (64, 16)
+    assert store.similarities == [] and store.manifest["space"]["similarity_with"] is None
+    texts = registry.load_text_encoder(names["text_encoder"], device="cpu")
+    expected = texts.encode_tokens([texts.tokenize("red")])[0]
+    np.testing.assert_allclose(store.read("text.title")[0][0], expected, atol=1e-3)
+    assert store.manifest["space"]["text_encoder"] == texts.identity
+    assert store.manifest["space"]["encoder"]["name"] == "timm:test_vit"
+
+    check_made_for(store, ExtractConfig(text_views=VIEWS, **names))
+    with pytest.raises(InputError, match=r"text_encoder = 'sentence:.*' \(config: None\)"):
+        check_made_for(
+            store, ExtractConfig(text_views=VIEWS, **{**names, "encoder": "tiny", "text_encoder": None})
+        )
+
+
+def test_other_weights_of_either_encoder_encode_again(
+    shop, timm_checkpoint, sentence_folder, tmp_path, monkeypatch
+) -> None:
+    names = {"encoder": timm_checkpoint, "text_encoder": f"sentence:{sentence_folder}", "device": "cpu"}
+    run(shop, tmp_path / "store", **names)
+    with monkeypatch.context() as patched:
+        patched.setattr(registry, "build_encoder", lambda *_: pytest.fail("an encoder was loaded"))
+        assert run(shop, tmp_path / "store", **names).up_to_date
+    images, texts = (
+        Path(timm_checkpoint.removeprefix("timm:test_vit/")),
+        sentence_folder / "model.safetensors",
+    )
+    for file in (images, texts):
+        save_file({key: value * 0.9 for key, value in load_file(file).items()}, file)
+        assert run(shop, tmp_path / "store", **names).encoded == 5
+        assert run(shop, tmp_path / "store", **names).up_to_date
+
+
+def test_an_encoder_of_texts_alone_needs_no_images(shop, sentence_folder, tmp_path) -> None:
+    name = f"sentence:{sentence_folder}"
+    run(shop, tmp_path / "store", encoder=name, image_views=(), device="cpu")
+    assert FeatureStore(tmp_path / "store").views == ["text.title"]
+    with pytest.raises(InputError, match="reads texts alone, but the items have images"):
+        run(shop, tmp_path / "other", encoder=name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"encoder": "timm:resnet50"}, "reads images alone; name one for the text views"),
+        ({"text_encoder": "timm:resnet50"}, "reads images alone; make it the encoder"),
+        ({"encoder": "sentence:a", "text_encoder": "sentence:b"}, "reads texts alone, but there is"),
+        ({"text_encoder": "sentence:a", "similarity_floor": 0.1}, "takes one encoder for both"),
+    ],
+)
+def test_encoders_are_given_only_what_they_read(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ExtractConfig(text_views=VIEWS, **settings)
