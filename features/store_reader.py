@@ -103,6 +103,11 @@ class FeatureStore:
         )
         return (matrix, present) if rows is None else (np.ascontiguousarray(matrix[rows]), present[rows])
 
+    def rows(self, item_ids: pl.Series) -> np.ndarray:
+        """The store's row of each id, (n,) int64; InputError that names items without one."""
+        rows = self._rows_of(item_ids)
+        return np.arange(len(self)) if rows is None else rows
+
     def similarity(self, view: str, item_ids: pl.Series | None = None) -> np.ndarray:
         """(n,) float32 cosine of the text view ("title") with the image, NaN where either is missing."""
         if view not in self.similarities:

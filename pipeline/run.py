@@ -12,6 +12,7 @@ from ..recsys.team import Team
 from ..stages.align import align as align_stage
 from ..stages.dataset import load_dataset, read_log
 from ..stages.encoder_run import EncoderReport
+from ..stages.end_to_end import ItemSource, trained_extract
 from ..stages.evaluate import EvaluateReport
 from ..stages.evaluate import evaluate as evaluate_stage
 from ..stages.extract import ExtractReport, check_failures, check_made_for
@@ -59,7 +60,7 @@ def train(config: Config) -> Outcome | None:
         if not processes.leads:
             store = open_store(config)
             dataset = load_dataset(config.interactions, store)
-            train_stage(dataset, store, config.train, config.output / "model", processes, config.fusion)
+            _train(config, store, dataset, processes)
             return None
         with locked(config.output):
             store = open_store(config)
@@ -80,9 +81,9 @@ def evaluate(config: Config) -> Outcome:
 
 def judge(config: Config) -> Outcome:
     """The features alone, before anything is trained; QualityGateError, after the file is written, where they
-    do not meet a limit."""
+    do not meet a limit. Those of an encoder that was trained end to end, where the config has one."""
     with locked(config.output):
-        store = open_store(config)
+        store = open_store(config if config.train.encoder == "frozen" else trained_config(config))
         report = judge_stage(load_dataset(config.interactions, store), store, config.evaluate, config.output)
     check_features(report.facts, config.evaluate.features)
     text = f"{judged_text(report)}\n\n{judged_tables(report.facts)}"
@@ -149,9 +150,33 @@ def train_and_index(
     config: Config, store: FeatureStore | None, dataset: Dataset, processes: Team | None = None
 ) -> tuple[TrainReport, IndexReport]:
     remove_stale_temporaries(config.output)
-    report = train_stage(dataset, store, config.train, config.output / "model", processes, config.fusion)
+    report = _train(config, store, dataset, processes)
+    if config.train.encoder == "end-to-end":
+        _extract(trained_config(config))
     index = build(config.output / "model", config.output / "index", config.index)
     return report, index
+
+
+def item_source(config: Config) -> ItemSource | None:
+    """The items that an encoder is trained on."""
+    return None if config.catalog is None else ItemSource(config.catalog, config.extract)
+
+
+def trained_config(config: Config) -> Config:
+    """`config` on the features of the encoder that was trained with its model; FileNotFoundError before."""
+    trained = {
+        "extract": trained_extract(config.extract, config.output / "model"),
+        "train": config.train.model_copy(update={"encoder": "frozen"}),
+        "run": config.run.model_copy(update={"features": str(config.trained_features)}),
+    }
+    return config.model_copy(update=trained)
+
+
+def _train(
+    config: Config, store: FeatureStore | None, dataset: Dataset, processes: Team | None
+) -> TrainReport:
+    folder, source = config.output / "model", item_source(config)
+    return train_stage(dataset, store, config.train, folder, processes, config.fusion, source)
 
 
 def measure(config: Config, store: FeatureStore | None, dataset: Dataset) -> EvaluateReport:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..stages.encoder_run import EncoderReport
+from ..stages.end_to_end import FOLDERS
 from ..stages.evaluate import EvaluateReport
 from ..stages.extract import ExtractReport
 from ..stages.index import IndexReport
@@ -59,10 +60,14 @@ def train_text(report: TrainReport, output: Path) -> str:
         return f"model: up to date, {report.model} reused ({output / 'model'})"
     epochs = f"{report.epochs} epochs, best {report.best_epoch}, " if report.epochs else ""
     figures = ", ".join(f"{name} {number(value)}" for name, value in report.validation.items())
-    return (
+    text = (
         f"model: {report.model} trained in {seconds(report.seconds)} ({epochs}validation {figures}); "
         f"{_why(report.changed)} ({output / 'model'})"
     )
+    if report.encoder:
+        drift = ", ".join(f"{view} {number(value)}" for view, value in report.encoder["drift"].items())
+        text += f"\n  its encoder moved by 1 - cosine {drift} ({output / FOLDERS['encoder']})"
+    return text
 
 
 def index_text(report: IndexReport, output: Path) -> str:

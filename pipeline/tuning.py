@@ -25,7 +25,7 @@ from ..stages.train import train as train_stage
 from .config import Config
 from .lock import locked
 from .outcome import Outcome
-from .run import measure, open_store, train_and_index, write_config
+from .run import item_source, measure, open_store, train_and_index, write_config
 from .space import Choices, Space, parse_space
 from .summary import evaluation_text, index_text, train_text
 from .trials import cell, trial_folder, trial_row, trials_text, tune_folder, write_best, write_trials
@@ -131,7 +131,8 @@ def _work(config: Config, study: Study, dataset: Dataset, store: FeatureStore | 
         folder = trial_folder(config, draw.number) / "model"
         started = time.perf_counter()
         try:
-            train_stage(dataset, store, chosen.train, folder, fusion=chosen.fusion)
+            source = item_source(chosen)
+            train_stage(dataset, store, chosen.train, folder, fusion=chosen.fusion, source=source)
         except DivergedError as error:
             log.warning("trial %d (%s) failed: %s", draw.number, _short(draw.settings), error)
             study.fail(draw, str(error))

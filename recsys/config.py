@@ -76,6 +76,10 @@ class TrainConfig(BaseModel, frozen=True, extra="allow"):
 
     model: str = "freedom"
     views: tuple[str, ...] | None = None  # feature views to train on; default: every view of the store
+    encoder: Literal["frozen", "end-to-end"] = (
+        "frozen"  # or trained with the model, from features as they are
+    )
+    end_to_end: EndToEndConfig = EndToEndConfig()
     mask: MaskConfig | None = None  # train without a modality of some items
     dim: Annotated[int, Field(ge=1)] = 64  # size of the learned embeddings
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3

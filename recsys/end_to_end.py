@@ -34,23 +34,17 @@ REFRESHED_AT_ONCE = 2**12  # rows that processes exchange together
 
 
 class RowEncoder(Protocol):
-    """The items of a data set as an encoder reads them."""
+    """The items of a data set as an encoder reads them.
 
-    @property
-    def module(self) -> nn.Module:
-        """The parameters, on the device of the data; `requires_grad` marks those that are trained. It stays
-        in the mode, of training or evaluation, that it is in."""
-        ...
+    `module` holds the parameters, on the device of the data; `requires_grad` marks those that are trained. It
+    stays in the mode, of training or evaluation, that it is in. `depths` says how many layers lie between a
+    parameter and the vectors, by which layer decay goes, and `contents`, view -> (n_items,) int64, by equal
+    numbers where the encoder reads the same.
+    """
 
-    @property
-    def depths(self) -> Mapping[str, int]:
-        """How many layers lie between a parameter and the vectors: what layer decay goes by."""
-        ...
-
-    @property
-    def contents(self) -> Mapping[str, Tensor]:
-        """View -> (n_items,) int64: where numbers are equal, the encoder reads the same."""
-        ...
+    module: nn.Module
+    depths: Mapping[str, int]
+    contents: Mapping[str, Tensor]
 
     def encode(self, rows: Tensor) -> Vectors:
         """Vectors (b, d) of items (b,) in every view, differentiable; zero where an item lacks the view."""

@@ -14,6 +14,8 @@ import torch
 from ..features.files import digest_json, recover_folder
 from ..features.store import FeatureStore
 from ..recsys.config import FusionConfig, TrainConfig
+from ..recsys.end_to_end import EndToEnd
+from ..recsys.errors import InputError
 from ..recsys.evaluation import exact_search, hold_out, mean_accuracy
 from ..recsys.interactions import Dataset
 from ..recsys.models import model_class, validate_options
@@ -25,6 +27,7 @@ from ..recsys.training import fit
 from .bundle import write_bundle
 from .checkpoint import FileCheckpoint
 from .dataset import digest_dataset, digest_store, load_modalities
+from .end_to_end import ItemSource, is_saved, prepare, saved_keys, trained_views
 from .lineage import changes, read_lineage
 from .progress import progress_bar
 
@@ -44,6 +47,7 @@ class TrainReport:
     epochs: int = 0
     best_epoch: int = 0
     validation: dict[str, float] = field(default_factory=dict)
+    encoder: dict[str, Any] = field(default_factory=dict)  # what the best epoch says of one that was trained
     seconds: float = 0.0
 
     def facts(self) -> dict[str, Any]:
@@ -57,29 +61,29 @@ def train(
     folder: Path,
     team: Team | None = None,
     fusion: FusionConfig | None = None,
+    source: ItemSource | None = None,
 ) -> TrainReport:
     """Train `config.model` and write the bundle `folder`, unless an equal one is there already.
 
-    All processes of a `team` call this; the leader alone looks at the folder and writes into it. Raises
-    InputError for unusable input and DivergedError for a loss that is not finite.
+    Where `config.encoder` is trained too, its items come from `source`, and it is written beside the bundle
+    (`end_to_end.FOLDERS`). All processes of a `team` call this; the leader alone looks at the folder and
+    writes into it. Raises InputError for unusable input and DivergedError for a loss that is not finite.
     """
     team = team or Team()
     lineage = train_lineage(dataset, store, config, fusion)
-    changed = team.decide(lambda: _changed(folder, lineage))
+    keys = _encoder_keys(store, config, source)
+    changed = team.decide(lambda: _changed(folder, lineage, keys))
     if not changed:
         return TrainReport(config.model, up_to_date=True)
     started = time.perf_counter()
     placed = config.model_copy(update={"device": team.place(config.device)})
     checkpoint = FileCheckpoint(folder.with_name(".training.safetensors"), digest_json(lineage))
     report = TrainReport(config.model, changed=changed)
-    model, views, history = _fit(
-        team.leader_first(lambda: training_data(dataset, store, placed, fusion)),
-        dataset,
-        placed,
-        checkpoint,
-        report,
-        team,
-    )
+    data = team.leader_first(lambda: training_data(dataset, store, placed, fusion))
+    encoder = trained = None
+    if keys and store is not None and source is not None:
+        data, encoder, trained = prepare(source, store, dataset.item_ids, data, placed, team)
+    model, views, history = _fit(data, dataset, placed, checkpoint, report, team, encoder)
     report.seconds = time.perf_counter() - started
     if not team.leads:
         return report
@@ -93,6 +97,8 @@ def train(
         "parameters": count_parameters(model),
         "lineage": lineage,
     }
+    if trained is not None:
+        trained.save(folder, {"settings": config.end_to_end.model_dump(mode="json")}, lineage)
     metrics = {"best_epoch": report.best_epoch, "validation": report.validation, "history": history}
     tensors = model.state_dict() if isinstance(model, torch.nn.Module) else {}
     write_bundle(folder, facts, metrics, tensors, (dataset.user_ids, dataset.item_ids), model.vectors())
@@ -135,6 +141,7 @@ def _fit(
     checkpoint: FileCheckpoint,
     report: TrainReport,
     team: Team,
+    encoder: EndToEnd | None = None,
 ) -> tuple[Model, list[str], list[dict[str, Any]]]:
     """The fitted model, its views, its history; fills in the epochs and validation figures of `report`."""
     model, views = build_model(config.model, data, config), list(data.modalities)
@@ -157,12 +164,14 @@ def _fit(
             figure = record.get(config.metric)
             advance(note=f"loss {record['loss']:.4f}" + (f", {config.metric} {figure:.4f}" if figure else ""))
 
-        result = fit(model.to(data.device), data, validate, config, checkpoint, on_epoch, team)
+        on_device = model.to(data.device)
+        result = fit(on_device, data, validate, config, checkpoint, on_epoch, team, encoder=encoder)
     report.epochs, report.best_epoch, report.validation = (
         result.epochs,
         result.best_epoch,
         result.best_metrics,
     )
+    report.encoder = result.history[result.best_epoch - 1].get("encoder", {})
     return model, views, result.history
 
 
@@ -181,9 +190,26 @@ def _validator(dataset: Dataset, config: TrainConfig) -> Callable[[Vectors], dic
     return validate
 
 
-def _changed(folder: Path, lineage: dict[str, str]) -> list[str]:
+def _changed(folder: Path, lineage: dict[str, str], encoders: list[str]) -> list[str]:
     recover_folder(folder)
-    return changes(read_lineage(folder / "config.json", "lineage"), lineage)
+    found = changes(read_lineage(folder / "config.json", "lineage"), lineage)
+    return found or ([] if is_saved(folder, lineage, encoders) else ["encoder"])
+
+
+def _encoder_keys(store: FeatureStore | None, config: TrainConfig, source: ItemSource | None) -> list[str]:
+    """The keys of [extract] whose encoders are trained; InputError where nothing could train them."""
+    if config.encoder == "frozen":
+        return []
+    if store is None or source is None:
+        raise InputError(
+            'train.encoder = "end-to-end" needs a [catalog] with the items that it is trained on'
+        )
+    if not model_class(config.model).reads_views:
+        raise InputError(
+            f'train.encoder = "end-to-end": {config.model} reads no features, so no gradient reaches an '
+            "encoder; take a model that does, such as vbpr, mmgcn or lattice"
+        )
+    return saved_keys(source.extract, trained_views(source.extract, store, list(config.views or store.views)))
 
 
 def count_parameters(model: Model) -> int:
@@ -195,7 +221,8 @@ def count_parameters(model: Model) -> int:
 
 def left_out(config: TrainConfig) -> set[str]:
     """Keys of [train] that say nothing about the model."""
-    return EFFORT | ({"mask"} if config.mask is None else set())
+    unset = {"mask"} if config.mask is None else set()
+    return EFFORT | unset | ({"encoder", "end_to_end"} if config.encoder == "frozen" else set())
 
 
 def train_lineage(
@@ -203,6 +230,7 @@ def train_lineage(
 ) -> dict[str, str]:
     """What a bundle is made from: equal lineages, equal models."""
     settings = config.model_dump(mode="json", include=set(TrainConfig.model_fields) - left_out(config))
+    settings.get("end_to_end", {}).pop("micro_batch", None)  # how, not what
     options = validate_options(config.model, config.options())
     reads_views = store is not None and model_class(config.model).reads_views
     lineage = {
