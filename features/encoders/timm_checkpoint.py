@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import timm
 from huggingface_hub import try_to_load_from_cache
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from timm.models import PretrainedCfg, load_state_dict
 
 from ..errors import InputError
@@ -20,6 +19,8 @@ from .registry import TIMM_SIDECAR
 from .state_dicts import write_state
 
 log = logging.getLogger(__name__)
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")  # in a folder or on the hub, as timm saves them
 
 
 class TimmModel(NamedTuple):
@@ -52,15 +53,14 @@ def write_timm(
     folder.mkdir(parents=True, exist_ok=True)
     config = {"architecture": architecture, "model_args": options, "pretrained_cfg": preprocessing}
     write_json(folder / TIMM_SIDECAR, config)
-    write_state(folder / HF_SAFE_WEIGHTS_NAME, module)
+    write_state(folder / _WEIGHTS[0], module)
 
 
 def _weights_in(path: Path) -> Path:
     """The file of weights that `path` is or holds, or would hold."""
     if not path.is_dir():
         return path
-    safe = path / HF_SAFE_WEIGHTS_NAME
-    return safe if safe.is_file() else path / HF_WEIGHTS_NAME
+    return next((path / name for name in _WEIGHTS if (path / name).is_file()), path / _WEIGHTS[0])
 
 
 def _local(architecture: str, path: Path, options: dict[str, Any]) -> TimmModel:
@@ -149,9 +149,7 @@ def _cached(described: PretrainedCfg) -> str | None:
     """Weights that an earlier download left in the Hugging Face cache, found without asking the network."""
     if not described.hf_hub_id or described.custom_load:
         return None
-    names = (
-        [described.hf_hub_filename] if described.hf_hub_filename else [HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME]
-    )
+    names = [described.hf_hub_filename] if described.hf_hub_filename else _WEIGHTS
     found = (try_to_load_from_cache(described.hf_hub_id, name) for name in names)
     return next((path for path in found if isinstance(path, str)), None)
 

@@ -89,6 +89,21 @@ def test_the_description_beside_a_checkpoint_says_how_pictures_are_prepared(timm
         load_image_encoder(timm_checkpoint, device="cpu")
 
 
+@pytest.mark.parametrize("safe", [True, False])
+def test_a_folder_is_read_as_timm_saves_it(safe, tmp_path, picture) -> None:
+    model = timm.create_model(
+        "test_vit", num_classes=3, img_size=96, pretrained_cfg_overlay={"crop_pct": 0.7}
+    )
+    timm.models.save_for_hf(model, str(tmp_path), safe_serialization=safe)
+    encoder = load_image_encoder(f"timm:test_vit/{tmp_path}", device="cpu")
+    assert encoder.identity["preprocessing"]["crop_pct"] == 0.7
+    pixels = encoder.preprocess(picture)
+    with torch.no_grad():
+        images = (torch.from_numpy(pixels / 255).float() - 0.5) / 0.5
+        expected = model.eval().forward_head(model.forward_features(images[None]), pre_logits=True)
+    np.testing.assert_allclose(encoder.encode_images([pixels]), F.normalize(expected), atol=1e-5)
+
+
 def test_weights_without_a_key_or_with_one_too_many_are_refused_by_name(timm_checkpoint) -> None:
     file = file_of(timm_checkpoint)
     state = load_file(file)
@@ -127,8 +142,8 @@ def test_without_a_network_published_weights_are_an_error_that_says_what_to_do(m
 
 def test_weights_in_the_hubs_cache_need_no_network(timm_checkpoint, monkeypatch, picture) -> None:
     monkeypatch.setattr(checkpoints, "require_network", lambda: pytest.fail("the network was asked for"))
-    file = str(file_of(timm_checkpoint))
-    monkeypatch.setattr(checkpoints, "try_to_load_from_cache", lambda repository, name: file)
+    held = {("timm/test_vit.r160_in1k", "model.safetensors"): str(file_of(timm_checkpoint))}
+    monkeypatch.setattr(checkpoints, "try_to_load_from_cache", lambda *asked: held.get(asked))
     cached, local = (load_image_encoder(name, device="cpu") for name in ("timm:test_vit", timm_checkpoint))
     assert cached.identity == local.identity
 
