@@ -89,6 +89,17 @@ def align(config: ConfigFile, set_: Overrides = None, output: Output = None, jso
             _print(outcome, json)
 
 
+@app.command(epilog="Example: mmrec finetune -c examples/finetune-posters.toml --set finetune.method=lora")
+def finetune(config: ConfigFile, set_: Overrides = None, output: Output = None, json: AsJson = False) -> None:
+    """Fine-tune a CLIP or VLMo on the catalogue's image-text pairs; mmrec extract takes what comes of it."""
+    with _user_errors():
+        from .pipeline import run as pipeline
+
+        outcome = pipeline.finetune(_load(config, set_, output))
+        if outcome is not None:
+            _print(outcome, json)
+
+
 @app.command(epilog="Example: mmrec train -c examples/amazon-baby.toml --set train.dim=128")
 def train(
     config: ConfigFile,
@@ -254,7 +265,7 @@ def _rank(command: str) -> int:
     if command in ALONE:
         raise typer.BadParameter(
             f"torchrun started several processes (WORLD_SIZE), but `mmrec {command}` works in one; "
-            "run `mmrec align` or `mmrec train` with torchrun, and then this without"
+            "run `mmrec align`, `mmrec finetune` or `mmrec train` with torchrun, and then this without"
         )
     names = ("WORLD_SIZE", "RANK", "LOCAL_RANK")
     values = {name: os.environ.get(name, "") for name in names}

@@ -14,6 +14,7 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError
 
 from ..features.config import CatalogConfig, ExtractConfig
+from ..features.finetuning.config import FinetuneConfig
 from ..features.pretraining.config import SCRATCH, AlignConfig
 from ..recsys.config import EvaluateConfig, FusionConfig, IndexConfig, InteractionsConfig, TrainConfig
 from ..recsys.errors import InputError
@@ -30,6 +31,7 @@ class RunConfig(BaseModel, frozen=True, extra="forbid"):
 
     output: Annotated[str, Field(min_length=1)] = "runs/default"
     features: str | None = None  # feature store, to share it between runs; default: `output`/features
+    encoder: str | None = None  # of [align] and [finetune], to share it too; default: `output`/encoder
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -38,6 +40,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     catalog: CatalogConfig | None = None
     interactions: InteractionsConfig | None = None
     align: AlignConfig | None = None
+    finetune: FinetuneConfig | None = None
     extract: ExtractConfig = ExtractConfig()
     fusion: FusionConfig = FusionConfig()
     train: TrainConfig = TrainConfig()
@@ -63,8 +66,12 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 
     @property
     def encoder(self) -> Path:
-        """The folder of the encoder that `[align]` pre-trains."""
-        return self.output / "encoder"
+        """The folder of the encoder that `[align]` pre-trains or `[finetune]` tunes."""
+        return Path(self.run.encoder) if self.run.encoder else self.output / "encoder"
+
+    @property
+    def makes_encoder(self) -> bool:
+        return self.align is not None or self.finetune is not None
 
     def to_toml(self) -> str:
         """The resolved configuration; unset keys are left out, since TOML has no null."""
@@ -74,9 +81,11 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 # Keys that hold paths: relative to the file they stand in, or to the current folder on the command line.
 _PATHS = (
     *("catalog.items", "catalog.image_root", "interactions.path", "align.start", "align.codes"),
-    *("run.output", "run.features"),
+    *("run.output", "run.features", "run.encoder"),
 )
-_ENCODERS = ("extract.encoder", "extract.text_encoder", "align.teacher")  # may end in a path
+_ENCODERS = (  # may end in a path
+    *("extract.encoder", "extract.text_encoder", "align.teacher", "finetune.start"),
+)
 # Settings of [train] that are no part of a search: what is searched for, and how, not what.
 _NOT_TUNED = (
     *("model", "encoder", "end_to_end", "metric", "mask", "seed"),
@@ -86,6 +95,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "catalog": CatalogConfig,
     "interactions": InteractionsConfig,
     "align": AlignConfig,
+    "finetune": FinetuneConfig,
     "extract": ExtractConfig,
     "fusion": FusionConfig,
     "train": TrainConfig,
@@ -206,7 +216,7 @@ def _resolved(path: str, folder: Path) -> str:
 
 
 def _resolved_checkpoint(encoder: str, folder: Path) -> str:
-    """`open_clip:ARCH/relative/file` with an absolute path where that file exists; tags stay.
+    """`open_clip:ARCH/relative/file` with an absolute path where that file exists, or is to come; tags stay.
 
     `beit3:relative/file` and `vlmo:relative/file` name no architecture, and never a tag, nor does what comes
     after the model of `timm:MODEL/relative/file`; `sentence:name` is one on the hub where there is no such
@@ -219,7 +229,8 @@ def _resolved_checkpoint(encoder: str, folder: Path) -> str:
     if kind in ("beit3", "vlmo") and rest:
         return f"{kind}:{_resolved(rest, folder)}"
     architecture, _, checkpoint = rest.partition("/")
-    if not checkpoint or (kind != "timm" and not (folder / checkpoint).exists()):
+    is_path = kind == "timm" or "/" in checkpoint or (folder / checkpoint).exists()
+    if not checkpoint or not is_path:
         return encoder
     return f"{kind}:{architecture}/{_resolved(checkpoint, folder)}"
 
@@ -319,6 +330,12 @@ def _cross_checks(config: Config) -> list[str]:
         problems.append("extract.text_views: needs a [catalog] section with the text columns")
     if config.catalog is None and config.align is not None:
         problems.append("align: needs a [catalog] section with the items to learn from")
+    if config.catalog is None and config.finetune is not None:
+        problems.append("finetune: needs a [catalog] section with the items to learn from")
+    if config.align is not None and config.finetune is not None:
+        problems.append(
+            "align, finetune: both write the run folder's encoder; take one, or give each a run of its own"
+        )
     if config.extract.texts_apart and config.fusion.kind in ("similarity", "self-attention"):
         problems.append(
             f"fusion.kind: '{config.fusion.kind}' compares texts with images, which takes one encoder for "

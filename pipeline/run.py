@@ -17,6 +17,7 @@ from ..stages.evaluate import EvaluateReport
 from ..stages.evaluate import evaluate as evaluate_stage
 from ..stages.extract import ExtractReport, check_failures, check_made_for
 from ..stages.extract import extract as extract_stage
+from ..stages.finetune import finetune as finetune_stage
 from ..stages.index import IndexReport, build
 from ..stages.judge import check_features
 from ..stages.judge import judge as judge_stage
@@ -27,7 +28,7 @@ from .config import Config, ConfigError
 from .judged import judged_tables, judged_text
 from .lock import locked
 from .outcome import Outcome
-from .summary import align_text, evaluation_text, extract_text, index_text, train_text
+from .summary import encoder_text, evaluation_text, extract_text, index_text, train_text
 
 
 def extract(config: Config) -> Outcome:
@@ -45,9 +46,22 @@ def align(config: Config) -> Outcome | None:
         if not processes.leads:
             _align(config, processes)
             return None
-        with locked(config.output):
+        with locked(config.encoder.parent):
             report = _align(config, processes)
-    return Outcome({"encoder": report.facts()}, align_text(report, config.encoder))
+    return Outcome({"encoder": report.facts()}, encoder_text("pre-trained", report, config.encoder))
+
+
+def finetune(config: Config) -> Outcome | None:
+    """Fine-tune an encoder on the catalogue's pairs; under torchrun as `train`."""
+    if config.finetune is None:
+        raise ConfigError("nothing to fine-tune: the config has no [finetune] section; an empty one will do")
+    with team(config.finetune.device) as processes:
+        if not processes.leads:
+            _finetune(config, processes)
+            return None
+        with locked(config.encoder.parent):
+            report = _finetune(config, processes)
+    return Outcome({"encoder": report.facts()}, encoder_text("fine-tuned", report, config.encoder))
 
 
 def train(config: Config) -> Outcome | None:
@@ -94,11 +108,10 @@ def run(config: Config) -> Outcome:
     """All stages; says of each whether it was reused, and why it was not."""
     lines, facts = [], {}
     log = read_log(config.interactions)  # a log that cannot be used is found before hours of extraction
-    if config.align is not None:
-        with locked(config.output):
-            encoder = _align(config)
-        lines.append(align_text(encoder, config.encoder))
-        facts["encoder"] = encoder.facts()
+    if config.makes_encoder:
+        encoder = make_encoder(config)
+        lines.append(encoder.text)
+        facts |= encoder.facts
     if config.catalog is not None or config.extract.foreign:
         with locked(config.features):
             features = _extract(config)
@@ -121,9 +134,24 @@ def run(config: Config) -> Outcome:
     return Outcome(facts, "\n".join(lines))
 
 
+def make_encoder(config: Config) -> Outcome:
+    """The encoder of [align] or [finetune]."""
+    made, make = ("pre-trained", _align) if config.align is not None else ("fine-tuned", _finetune)
+    with locked(config.encoder.parent):  # which it may share with other runs
+        report = make(config)
+    return Outcome({"encoder": report.facts()}, encoder_text(made, report, config.encoder))
+
+
 def _align(config: Config, processes: Team | None = None) -> EncoderReport:
     assert config.align is not None and config.catalog is not None  # checked with the config
     report = align_stage(config.catalog, config.align, config.extract, config.encoder, processes)
+    check_failures(report, config.extract, config.encoder)
+    return report
+
+
+def _finetune(config: Config, processes: Team | None = None) -> EncoderReport:
+    assert config.finetune is not None and config.catalog is not None  # checked with the config
+    report = finetune_stage(config.catalog, config.finetune, config.extract, config.encoder, processes)
     check_failures(report, config.extract, config.encoder)
     return report
 

@@ -24,6 +24,7 @@ SPLIT_TITLES = {
     "test_among_cold": "test: cold items among themselves",
 }
 _ACCURACY = ("recall", "ndcg", "precision", "map", "mrr", "hit")
+_CUTS = (1, 5, 10)  # of an encoder's retrieval
 _LISTS = ("coverage", "novelty", "gini", "arp")
 
 
@@ -38,16 +39,26 @@ def extract_text(report: ExtractReport, folder: Path) -> str:
     return text
 
 
-def align_text(report: EncoderReport, folder: Path) -> str:
+def encoder_text(made: str, report: EncoderReport, folder: Path) -> str:
+    """What came of the training of an encoder, `made` saying of which kind."""
     if report.up_to_date:
         return f"encoder: up to date, reused ({folder})"
     losses = [number(measured["held_out"]["loss"]) for measured in (report.first, report.last)]
-    figures = [f"loss {' -> '.join(losses)}"]
-    figures += [f"{name} {number(value)}" for name, value in report.last["retrieval"].items()]
     text = (
-        f"encoder: pre-trained in {seconds(report.seconds)} ({report.kept_epoch} epochs; {report.held_out:,} "
-        f"of {report.items:,} items held out: {', '.join(figures)}); {_why(report.changed)} ({folder})"
+        f"encoder: {made} in {seconds(report.seconds)} ({report.kept_epoch} epochs; {report.held_out:,} of "
+        f"{report.items:,} items held out, loss {' -> '.join(losses)}); {_why(report.changed)} ({folder})"
     )
+    before, after = report.tested or (report.first["retrieval"], report.last["retrieval"])
+    if after:
+        rows = [
+            [of, *(f"{number(before[key])} -> {number(after[key])}" for key in keys)]
+            for of in ("text", "image")
+            if (keys := [f"{of}_recall@{k}" for k in _CUTS])
+        ]
+        rows.append(["chance", *(number(after[f"chance@{k}"]) for k in _CUTS)])
+        text += "\n\n" + table(
+            "held-out pairs, before and after", ["found", *(f"R@{k}" for k in _CUTS)], rows
+        )
     if report.failed:
         text += (
             f"\n  {report.failed:,} items with failures: {counts(report.reasons)} ({folder / report.ledger})"

@@ -74,13 +74,13 @@ class PairEncoder(ABC):
             raise InputError(
                 f"extract.context_length is {asked}, but {files.weights} takes texts of 3 to {longest} tokens"
             )
-        self._tokens = self._tokenizer(files.tokenizer, asked)
-        if self._tokens.vocabulary > self._config.vocabulary:
+        self.tokens = self._tokenizer(files.tokenizer, asked)
+        if self.tokens.vocabulary > self._config.vocabulary:
             raise InputError(
-                f"{files.tokenizer} has {self._tokens.vocabulary} ids with the special ones, but "
+                f"{files.tokenizer} has {self.tokens.vocabulary} ids with the special ones, but "
                 f"{files.weights} embeds {self._config.vocabulary}; expected the tokenizer of its training"
             )
-        self.context_length, self.content_length = asked, self._tokens.content_length
+        self.context_length, self.content_length = asked, self.tokens.content_length
         self._weights = weights_digest(self.module)
         dtype = torch.float32 if trainable else PRECISIONS[precision]
         self.module = self.module.to(device=self.device, dtype=dtype)
@@ -131,7 +131,7 @@ class PairEncoder(ABC):
                 "mean": [MEAN] * 3,
                 "std": [STD] * 3,
             },
-            "tokenizer": self._tokens.identity,
+            "tokenizer": self.tokens.identity,
             "context_length": self.context_length,
             "dim": self.dim,
             "precision": self._precision,
@@ -144,8 +144,8 @@ class PairEncoder(ABC):
 
     def image_vectors(self, pixels: Tensor) -> Tensor:
         """Rows (n, dim), differentiable, of preprocessed images (n, 3, h, w) uint8."""
-        with self._exact():
-            return self._rows(self._image_vectors(self._images(pixels)))
+        with self.precise():
+            return self._rows(self._image_vectors(self.images(pixels)))
 
     @torch.inference_mode()
     def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
@@ -154,12 +154,12 @@ class PairEncoder(ABC):
         return self.image_vectors(torch.from_numpy(np.stack(pixels))).float().cpu().numpy()
 
     def tokenize(self, text: str) -> list[int]:
-        return self._tokens.content(text)
+        return self.tokens.content(text)
 
     def text_vectors(self, windows: Sequence[Sequence[int]]) -> Tensor:
         """Rows (n, dim), differentiable, of token windows, none longer than `content_length`."""
-        with self._exact():
-            return self._rows(self._text_vectors(*self._texts(windows)))
+        with self.precise():
+            return self._rows(self._text_vectors(*self.texts(windows)))
 
     @torch.inference_mode()
     def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
@@ -170,9 +170,9 @@ class PairEncoder(ABC):
     def joint_vectors(self, pixels: Tensor, hidden: Tensor, windows: Sequence[Sequence[int]]) -> Tensor:
         """Rows (n, dim), differentiable, of pictures (n, 3, h, w) uint8 and texts in one pass; where `hidden`
         (n,) is True there is no picture, and an empty window is no text."""
-        with self._exact():
-            texts = self._texts(windows)
-            return self._rows(self._joint_vectors(self._images(pixels), hidden.to(self.device), *texts))
+        with self.precise():
+            texts = self.texts(windows)
+            return self._rows(self._joint_vectors(self.images(pixels), hidden.to(self.device), *texts))
 
     @torch.inference_mode()
     def encode_joint(
@@ -202,23 +202,25 @@ class PairEncoder(ABC):
         return f"{self.family}:{folder}"
 
     @contextmanager
-    def _exact(self) -> Iterator[None]:
+    def precise(self) -> Iterator[None]:
         """The precision that was asked for; fp32 means fp32 in the patch convolution too."""
         enabled = self._trainable and self._precision == "bf16"
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
         with torch.backends.cudnn.flags(allow_tf32=False), autocast:
             yield
 
-    def _images(self, pixels: Tensor) -> Tensor:
+    def images(self, pixels: Tensor) -> Tensor:
+        """Pixels (n, 3, h, w) uint8 as the module takes them."""
         return normalised(pixels.to(self.device)).to(next(self.module.parameters()).dtype)
 
-    def _texts(self, windows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    def texts(self, windows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Ids and padding (n, width) as the module takes them."""
         longest = max(len(window) for window in windows)
         if longest > self.content_length:
             raise ValueError(
                 f"a window of {longest} tokens; this encoder takes {self.content_length} at most"
             )
-        ids, padding = padded_rows(self._tokens, windows)
+        ids, padding = padded_rows(self.tokens, windows)
         return ids.to(self.device), padding.to(self.device)
 
     def _rows(self, vectors: Tensor) -> Tensor:

@@ -45,6 +45,7 @@ class WordPieces:
         self.pad_id, _, self._first, self._last, self.mask_id = (ids[piece] for piece in SPECIALS)
         self._digest = hashlib.sha256(content).hexdigest()
         self.vocabulary = len(pieces)
+        self._inner = {idx for idx, piece in enumerate(pieces) if piece.startswith("##")}
         self.context_length = context_length
         self.content_length = context_length - 2
 
@@ -55,6 +56,16 @@ class WordPieces:
     def content(self, text: str) -> list[int]:
         """Ids of the text itself; markup that looks like a special token is text like any other."""
         return self._pieces.encode(text, add_special_tokens=False).ids
+
+    def words(self, ids: Sequence[int]) -> list[list[int]]:
+        """The places of each word's pieces among `ids`; a first piece from within a word is one of its own."""
+        words: list[list[int]] = []
+        for place, idx in enumerate(ids):
+            if words and idx in self._inner:
+                words[-1].append(place)
+            else:
+                words.append([place])
+        return words
 
     def row(self, ids: Sequence[int]) -> list[int]:
         """The ids between the special tokens, unpadded."""

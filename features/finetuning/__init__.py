@@ -1,0 +1,1 @@
+"""Fine-tuning an encoder on the image-text pairs of a catalogue."""

@@ -1,0 +1,67 @@
+"""The `[finetune]` section, checked and frozen. Light to import: no torch here."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from ..pretraining.config import Count, Ratio, Share, Weight
+
+
+class LossWeights(BaseModel, frozen=True, extra="forbid"):
+    """`[finetune.objectives]`: the weight of each loss; 0 leaves it out. The last two are of a VLMo alone."""
+
+    contrastive: Weight = 1.0  # which text belongs to which image, each encoded by itself
+    matching: Weight = 1.0  # whether an image and a text, read together, belong to each other
+    mlm: Weight = 0.25  # hidden words of a text that is read with its image
+
+
+class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
+    """`[finetune]`: the encoder, what of it is trained, and how."""
+
+    start: Annotated[str, Field(min_length=1)] = "tiny"  # an encoder, as in extract.encoder
+    method: Literal["full", "lora", "last-layers"] = "full"
+    last_layers: Count = 2  # of last-layers: how many of each tower, besides what comes after them
+    lora_rank: Count = 8  # of lora
+    text: str | None = None  # template over the catalogue's columns; default: all text columns in their order
+    context_length: Annotated[int, Field(ge=3)] | None = None  # tokens of a text, special ones included
+    image_size: Count | None = None  # of a BEiT-3 or VLMo: side in pixels
+    objectives: LossWeights = LossWeights()
+    text_mask: Ratio = 0.15  # share of words hidden for mlm
+    crop: Share = 0.0  # the largest share of a picture that a random crop takes away in training
+    validation: Ratio = 0.1  # share of pairs that are measured on after every epoch
+    held_out: Ratio = 0.1  # share of pairs that are measured on before and after, and decide nothing
+    epochs: Count = 10
+    batch_size: Annotated[int, Field(ge=2)] = 128  # pairs of one step, over all processes; all are contrasted
+    micro_batch: Count | None = None  # pairs in memory at once; default: all that a process has of a batch
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+    warmup: Share = 0.1  # share of steps with a rising learning rate; after them, half a cosine down to 0
+    weight_decay: Weight = 0.05  # of matrices; biases, norms and temperatures do not decay
+    layer_decay: Annotated[float, Field(gt=0, le=1)] = (
+        1.0  # of the learning rate, from a layer to the one below
+    )
+    clip: Annotated[float, Field(gt=0)] = 1.0  # norm of the gradient at most
+    patience: Count = 3  # epochs without a better recall on validation before it stops; the best is kept
+    precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, with float32 parameters
+    device: str = "auto"
+    seed: int = 0
+    checkpoint_every: Annotated[float, Field(ge=0)] = 60.0  # seconds
+
+    @property
+    def accumulate(self) -> int:
+        """A batch is one piece, so that all of its pairs are contrasted; `micro_batch` saves the memory."""
+        return 1
+
+    def settings(self) -> dict[str, Any]:
+        """What decides on the result; how it is computed is left out."""
+        return self.model_dump(mode="json", exclude={"device", "checkpoint_every", "micro_batch", "start"})
+
+    @model_validator(mode="after")
+    def _leaves_something(self) -> FinetuneConfig:
+        if self.validation + self.held_out > 0.9:
+            raise ValueError(
+                f"validation {self.validation:g} and held_out {self.held_out:g} leave less than a tenth of "
+                "the pairs to train on; lower them"
+            )
+        return self
