@@ -14,8 +14,14 @@ Lineage = Mapping[str, str]  # component ("features", "settings", "code", ...) -
 
 
 def file_sizes(paths: Iterable[Path]) -> dict[str, int]:
-    """Name -> bytes: the "files" entry of the JSON that finishes an artefact."""
-    return {path.name: path.stat().st_size for path in paths}
+    """Name -> bytes: the "files" entry of the JSON that finishes an artefact; folders by what they hold."""
+    files = [
+        (file.relative_to(path.parent).as_posix(), file)
+        for path in paths
+        for file in (path, *sorted(path.rglob("*")))
+        if file.is_file()
+    ]
+    return {name: file.stat().st_size for name, file in files}
 
 
 def read_lineage(path: Path, *keys: str) -> dict[str, str] | None:
