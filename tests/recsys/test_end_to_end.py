@@ -1,9 +1,15 @@
-"""The gradient that reaches an encoder through the bank is the true one; runs resume; who ignores features
-is refused."""
+"""The gradient that reaches an encoder through the bank is the true one; runs resume; who ignores features is
+refused. This file is also the program that each of two processes runs."""
 
 from __future__ import annotations
 
+import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mmrec.recsys import parallel
 from mmrec.recsys.adam import Adam
 from mmrec.recsys.config import EndToEndConfig, TrainConfig
 from mmrec.recsys.end_to_end import EndToEnd, EndToEndStep
@@ -80,7 +87,7 @@ def pairs() -> tuple[Tensor, Tensor]:
 
 
 def built(
-    name: str, options: dict[str, Any], encoder: ToyEncoder, **settings: Any
+    name: str, options: dict[str, Any], encoder: ToyEncoder, team: Team | None = None, **settings: Any
 ) -> tuple[GradientModel, TrainingData, EndToEnd]:
     bank, views = encoder.bank()
     data = TrainingData(N_USERS, N_ITEMS, *pairs(), views)
@@ -89,7 +96,7 @@ def built(
     assert isinstance(model, GradientModel)
     defaults = {"warmup_epochs": 0, "learning_rate": 1e-3, "micro_batch": 5}
     config = EndToEndConfig.model_validate(defaults | settings)
-    return model, data, EndToEnd(encoder, bank, config)
+    return model, data, EndToEnd(encoder, bank, config, team=team)
 
 
 def batch() -> Triples:
@@ -281,3 +288,52 @@ def test_a_run_stopped_after_any_epoch_ends_bit_for_bit_as_if_undisturbed(dropou
         found, resumed = run(checkpoint)
         assert resumed == history
         assert all(torch.equal(found[name], value) for name, value in expected.items()), stop
+
+
+def numbers_of(name: str, team: Team) -> list[float]:
+    """The encoder and the bank after three epochs."""
+    model, data, trained = built(name, {}, ToyEncoder(), team, itc_weight=0.1, micro_batch=2)
+    fit(
+        model,
+        data,
+        spread,
+        TrainConfig(learning_rate=0.01, batch_size=9, epochs=3),
+        team=team,
+        encoder=trained,
+    )
+    return torch.cat([value.flatten().float() for _, value in trained.tensors()]).tolist()
+
+
+def program(out: Path) -> None:
+    with parallel.team("cpu") as team:
+        out.write_text(json.dumps({name: numbers_of(name, team) for name in ("vbpr", "mmgcn")}))
+
+
+def test_two_processes_train_the_encoder_of_one(tmp_path: Path) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    outs = [tmp_path / f"{rank}.json" for rank in range(2)]
+    running = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(out)], env=os.environ | shared | {"RANK": str(rank)},
+            stderr=subprocess.PIPE, text=True,
+        )
+        for rank, out in enumerate(outs)
+    ]  # fmt: skip
+    try:
+        for process in running:
+            _, errors = process.communicate(timeout=120)
+            assert process.returncode == 0, errors
+    finally:
+        for process in running:
+            process.kill()
+    first, second = (json.loads(out.read_text()) for out in outs)
+    assert first == second
+    for name, numbers in first.items():
+        assert numbers == pytest.approx(numbers_of(name, Team()), abs=1e-4)
+
+
+if __name__ == "__main__":
+    program(Path(sys.argv[1]))
