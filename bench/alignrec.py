@@ -57,6 +57,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=6, help="settings to try, per variant")
     parser.add_argument("--dim", type=int, default=64, help="width of all")
     parser.add_argument("--epochs", type=int, default=150)
+    parser.add_argument("--patience", type=int, default=10)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="for every run")
     parser.add_argument("--output", type=Path, required=True)
     parser.add_argument("--report", action="store_true", help="train nothing")
@@ -85,6 +86,7 @@ def settings(variant: str, trials: int) -> list[dict[str, Any]]:
     """The settings that a variant tries: of every list all values about equally often, matched at random.
 
     The n-th of all AlignRecs differ in nothing but the variant. Weights of 0, another variant, are left out.
+    The learning rate is the largest of its list, which takes the fewest epochs.
     """
     from mmrec.pipeline.space import Choices, parse_space
 
@@ -96,6 +98,7 @@ def settings(variant: str, trials: int) -> list[dict[str, Any]]:
         assert isinstance(choices, Choices)
         off = model == "alignrec" and key.endswith("_weight")
         values = [value for value in choices.values if not (off and value == 0)]
+        values = [max(values)] if key == "train.learning_rate" else values
         columns[key] = [values[n % len(values)] for n in rng.permutation(trials)]
     columns.pop("train.dim", None)
     fixed = {f"train.{model}.{key}": value for key, value in changes.items()}
@@ -110,8 +113,8 @@ def measure(variant: str, arguments: argparse.Namespace, output: Path) -> None:
     model, _ = VARIANTS[variant]
 
     def configure(folder: Path, chosen: Mapping[str, Any], seed: int) -> Config:
-        budget = [f"train.epochs={arguments.epochs}", "train.patience=10", f"train.dim={arguments.dim}"]
         paths = [f"run.output={folder}", f"run.features={output / 'features'}", "evaluate.bootstrap=0"]
+        budget = [f"train.{key}={getattr(arguments, key)}" for key in ("dim", "epochs", "patience")]
         fixed = [*paths, *budget, f"train.model={model}", f"train.seed={seed}", *arguments.set]
         return with_settings(data_config(arguments.config, fixed), chosen)
 

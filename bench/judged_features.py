@@ -27,7 +27,7 @@ from mmrec.pipeline.process import settle_process
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 MODELS = ("vbpr", "freedom")
-BUDGET = ["train.epochs=40", "train.patience=5", "train.batch_size=512", "train.learning_rate=0.003"]
+BUDGET = ["train.epochs=40", "train.patience=5", "train.learning_rate=0.003"]
 METRIC = "recall@20"
 BEFORE = ("zero-shot", "item-CF", "masked")
 AFTER = tuple(f"{model}, {split}" for model in MODELS for split in ("warm", "withheld"))
@@ -41,6 +41,7 @@ class Stores:
     config: Path
     overrides: list[str]
     sets: dict[str, tuple[str, ...]]  # name -> views
+    batch_size: int = 2048
 
 
 def main() -> None:
@@ -82,7 +83,7 @@ def shop(output: Path) -> list[Stores]:
     encoded = ("image.full", "text.title", "text.all")
     sets = {**{view: (view,) for view in encoded}, "three views": encoded, "true attributes": ("attributes",)}
     foreign = {"attributes": output / "attributes.npy", "random": random_rows(output, 1200)}
-    return [Stores(config, _foreign(foreign), {"random": ("random",), **sets})]
+    return [Stores(config, _foreign(foreign), {"random": ("random",), **sets}, batch_size=512)]
 
 
 def shop_config(output: Path) -> Path:
@@ -102,15 +103,15 @@ def aligned(output: Path, encoder: str) -> Stores:
     text = "{title}. {brand}. {category}. {description}"
     overrides = [f"extract.encoder={encoder}", f"extract.joint={text}", "extract.joint_blanked=true"]
     sets = {f"aligned {view}": (view,) for view in ("joint.image", "joint.text", "joint")}
-    return Stores(shop_config(output), overrides, sets)
+    return Stores(shop_config(output), overrides, sets, batch_size=512)
 
 
 def tiktok(output: Path) -> list[Stores]:
     config = EXAMPLES / "tiktok.toml"
     ready = {view: Path(path) for view, path in data_config(config, []).extract.foreign.items()}
-    n_items = len(np.load(ready["visual"], mmap_mode="r"))
+    foreign = {view: _unit_rows(np.load(path), output / f"{view}.npy") for view, path in ready.items()}
+    foreign["random"] = random_rows(output, len(np.load(foreign["visual"], mmap_mode="r")))
     sets = {"random": ("random",), **{view: (view,) for view in ready}, "both": tuple(ready)}
-    foreign = {**ready, "random": random_rows(output, n_items)}
     return [Stores(config, _foreign(foreign), sets)]
 
 
@@ -131,10 +132,14 @@ STORES = {"shop": shop, "tiktok": tiktok, "posters": posters}
 
 
 def random_rows(output: Path, n_items: int) -> Path:
-    output.mkdir(parents=True, exist_ok=True)
-    rows = np.random.default_rng(0).normal(size=(n_items, 128)).astype(np.float32)
-    np.save(output / "random.npy", rows / np.linalg.norm(rows, axis=1, keepdims=True))
-    return output / "random.npy"
+    return _unit_rows(np.random.default_rng(0).normal(size=(n_items, 128)), output / "random.npy")
+
+
+def _unit_rows(rows: np.ndarray, path: Path) -> Path:
+    """Write the rows at length 1: VBPR depends on it, and encoders' views have it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.save(path, (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32))
+    return path
 
 
 def _foreign(views: Mapping[str, Path]) -> list[str]:
@@ -150,7 +155,8 @@ def measure(stores: Stores, output: Path) -> list[dict[str, Any]]:
     rows = []
     for name, views in stores.sets.items():
         listed, folder = json.dumps(list(views)), output / name.replace(" ", "-")
-        fixed = [*stores.overrides, *BUDGET, "evaluate.bootstrap=0", store]
+        fixed = [*stores.overrides, *BUDGET, f"train.batch_size={stores.batch_size}"]
+        fixed += ["evaluate.bootstrap=0", store]
         judged = [f"evaluate.features.views={listed}", f"run.output={folder}"]
         facts = judge(data_config(stores.config, [*fixed, *judged])).facts
         row: dict[str, Any] = {"set": name, **before(facts)}
