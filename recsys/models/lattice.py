@@ -14,7 +14,7 @@ from ..graph import BipartiteGraph, SparseProduct
 from ..losses import bpr_loss, l2_loss
 from .base import GradientModel, TrainingData
 from .embeddings import id_embedding, require_modalities
-from .learned_graph import LearnedGraph
+from .learned_graph import LearnedGraph, Neighbours
 from .message_graph import MessageGraph
 from .ngcf import NGCF
 
@@ -22,8 +22,9 @@ from .ngcf import NGCF
 class LATTICE(GradientModel):
     """item = collaborative item + h / |h|, h = S^L q; loss = BPR + reg_weight * L2 of the batch rows.
 
-    S is a `LearnedGraph`. It is found anew in the first batch of an epoch, which alone trains it, and lasts
-    until the next epoch; for serving it is found from the final parameters.
+    S is a `LearnedGraph`. Its neighbours are found anew in the first batch of an epoch and last until the
+    next; so do its values, which that batch alone trains, unless `train_graph` says otherwise. For serving it
+    is found from the final parameters.
     """
 
     class Options(BaseModel, frozen=True, extra="forbid"):
@@ -36,6 +37,7 @@ class LATTICE(GradientModel):
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.1  # of the messages of ngcf
         reg_weight: Annotated[float, Field(ge=0)] = 1e-4
         reg_batch_size: Annotated[int, Field(ge=1)] | None = None  # divisor of L2; default: rows of the batch
+        train_graph: Literal["first-batch", "every-batch"] = "first-batch"  # of an epoch
         train_features: bool = False  # fine-tune the feature tables too, as the released code does
         as_released: bool = (
             False  # as in MMRec: the user-item graph is D^-1 (A + I), learned graphs are scaled
@@ -59,6 +61,7 @@ class LATTICE(GradientModel):
             memory_mb=options.memory_mb,
         )
         self.item_graph: SparseProduct | None = None  # S of this epoch, once its first batch has found it
+        self.neighbours: Neighbours | None = None  # of S, where every batch trains its values
         self.collaborative = self._encoder(data, dim)
 
     def _encoder(self, data: TrainingData, dim: int) -> nn.Module | None:
@@ -74,7 +77,7 @@ class LATTICE(GradientModel):
 
     def start_epoch(self, generator: torch.Generator) -> None:
         """Let the first batch find the item graph anew."""
-        self.item_graph = None
+        self.item_graph = self.neighbours = None
 
     def loss(self, users: Tensor, positives: Tensor, negatives: Tensor) -> dict[str, Tensor]:
         items = torch.cat([positives, negatives])
@@ -90,7 +93,10 @@ class LATTICE(GradientModel):
         return users, items + F.normalize(self._content(*self.learned()), dim=1)
 
     def _training_content(self) -> Tensor:
-        """h, (n_items, dim): in the first batch of an epoch with the gradient to the graph."""
+        """h, (n_items, dim): in batches that train the graph with the gradient to it."""
+        if self.options.train_graph == "every-batch":
+            self.neighbours = self.neighbours or self.learned.neighbours()
+            return self._content(*self.learned(self.neighbours))
         if self.item_graph is None:
             pattern, values = self.learned()
             self.item_graph = SparseProduct(pattern.rows, pattern.columns, values.detach(), pattern.shape)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -12,7 +15,13 @@ from ..knn import nearest_items
 from ..modalities import Modalities, Modality
 from .embeddings import Projection
 
-Edges = tuple[Tensor, Tensor, Tensor]  # rows, columns and values, each (e,)
+
+@dataclass(frozen=True, slots=True)
+class Neighbours:
+    """Where a `LearnedGraph` has entries."""
+
+    learned: Sequence[EdgePattern]  # of Sl_m, by view
+    whole: EdgePattern  # of all So_m, then of all Sl_m
 
 
 class LearnedGraph(nn.Module):
@@ -63,36 +72,50 @@ class LearnedGraph(nn.Module):
         self.register_buffer("held", held | ~held.any(dim=1, keepdim=True), persistent=False)
         self.view_weight = nn.Parameter(torch.zeros(len(found), device=held.device))
 
-    def forward(self) -> tuple[EdgePattern, Tensor]:
-        """The graph by the current parameters: its places, and its values with their gradient."""
+    @torch.no_grad()
+    def neighbours(self) -> Neighbours:
+        """The nearest items by the current parameters."""
+        learned = [self._nearest(projection) for projection in self._projections()]
+        rows = torch.cat([self.original_rows, *(pattern.rows for pattern in learned)])
+        columns = torch.cat([self.original_columns, *(pattern.columns for pattern in learned)])
+        return Neighbours(learned, EdgePattern(rows, columns, (self.n_items, self.n_items)))
+
+    def forward(self, neighbours: Neighbours | None = None) -> tuple[EdgePattern, Tensor]:
+        """The graph by the current parameters: its places, and its values with their gradient. The places
+        are those of `neighbours`, by default of those that are nearest now."""
+        found = neighbours or self.neighbours()
         weights = self.view_weight.expand_as(self.held).masked_fill(~self.held, -torch.inf).softmax(dim=1)
-        rows, columns, learned = self._learned(weights)
+        learned = self._learned(weights, found.learned)
         original = self.original_values * weights[self.original_rows, self.original_views]
-        values = torch.cat([self.share * original, (1 - self.share) * learned])
-        rows, columns = torch.cat([self.original_rows, rows]), torch.cat([self.original_columns, columns])
-        return EdgePattern(rows, columns, (self.n_items, self.n_items)), values
+        return found.whole, torch.cat([self.share * original, (1 - self.share) * learned])
 
-    def _learned(self, weights: Tensor) -> Edges:
-        """sum over views of w_m Sl_m; an edge that several views have occurs several times."""
+    def _learned(self, weights: Tensor, patterns: Sequence[EdgePattern]) -> Tensor:
+        """Values of sum over views of w_m Sl_m; an edge that several views have occurs several times."""
         parts = []
-        for number, projection in enumerate(self.projections):
-            assert isinstance(projection, Projection)
-            rows, columns, values = self._projected(projection)
+        for number, (projection, pattern) in enumerate(zip(self._projections(), patterns, strict=True)):
+            unit = F.normalize(projection.table(), dim=1)  # (n_items, dim), zero where absent
+            cosines = pattern.dots(unit, unit)
+            values = cosines.clamp(min=0) if self.clip else cosines
             if not self.scale_mixture:
-                values = scale_by_degrees(rows, columns, values, self.n_items)
-            parts.append((rows, columns, values * weights[rows, number]))
-        rows, columns, values = (torch.cat(part) for part in zip(*parts, strict=True))
+                values = scale_by_degrees(pattern.rows, pattern.columns, values, self.n_items)
+            parts.append(values * weights[pattern.rows, number])
+        values = torch.cat(parts)
         if self.scale_mixture:
+            rows, columns = (
+                torch.cat(ends) for ends in zip(*((p.rows, p.columns) for p in patterns), strict=True)
+            )
             values = scale_by_degrees(rows, columns, values, self.n_items)
-        return rows, columns, values
+        return values
 
-    def _projected(self, projection: Projection) -> Edges:
-        """Nearest neighbours in the projected features of one view, with differentiable cosines."""
-        unit = F.normalize(projection.table(), dim=1)  # (n_items, dim), zero where absent
-        neighbours, _ = nearest_items(
-            Modality(unit.detach().float(), projection.present), self.k, memory_mb=self.memory_mb
-        )
+    def _projections(self) -> Iterator[Projection]:
+        for projection in self.projections:
+            assert isinstance(projection, Projection)
+            yield projection
+
+    def _nearest(self, projection: Projection) -> EdgePattern:
+        """Nearest neighbours in the projected features of one view."""
+        unit = F.normalize(projection.table(), dim=1).float()
+        view = Modality(unit, projection.present)
+        neighbours, _ = nearest_items(view, self.k, memory_mb=self.memory_mb)
         rows, slots = (neighbours >= 0).nonzero(as_tuple=True)
-        columns = neighbours[rows, slots]
-        cosines = EdgePattern(rows, columns, (self.n_items, self.n_items)).dots(unit, unit)
-        return rows, columns, cosines.clamp(min=0) if self.clip else cosines
+        return EdgePattern(rows, neighbours[rows, slots], (self.n_items, self.n_items))

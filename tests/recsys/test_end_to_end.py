@@ -114,6 +114,14 @@ def in_double(model: GradientModel, trained: EndToEnd) -> None:
         }
 
 
+def test_lattice_trains_the_encoder_in_the_batches_that_train_its_graph() -> None:
+    steps = [
+        [record["encoder"]["steps"] for record in trained_run("lattice", {"train_graph": batches})[0].history]
+        for batches in ("first-batch", "every-batch")
+    ]
+    assert steps[0] == [1] * 4 and min(steps[1]) > 1
+
+
 def through_the_bank(name: str, micro_batch: int, dropout: float = 0.0, **settings: Any) -> Tensor:
     """The encoder's gradient in one step, as its optimiser sees it."""
     encoder = ToyEncoder(dropout)
