@@ -153,6 +153,7 @@ def load_grid(path: Path, overrides: Sequence[str] = (), output: Path | None = N
             continue
         cells += [_cell(labels, seed, of_labels, base) for seed in config.seeds]
     problems += [f"{path}: {problem}" for problem in _missing_cutoffs(config, cells)] if cells else []
+    problems += [f"{path}: {problem}" for problem in _shared_encoders(cells)]
     if problems:
         raise ConfigError("\n".join(problems))
     return Grid(config, base.output, tuple(cells))
@@ -177,6 +178,21 @@ def _missing_cutoffs(config: SweepConfig, cells: Sequence[Cell]) -> list[str]:
     ]
 
 
+def _shared_encoders(cells: Sequence[Cell]) -> Iterator[str]:
+    """Folders that cells would write different encoders into."""
+    contents: dict[Path, Any] = {}
+    for cell in cells:
+        if not cell.config.makes_encoder:
+            continue
+        content = cell.config.model_dump(mode="json", include={"catalog", "align", "finetune"})
+        if contents.setdefault(cell.config.encoder, content) != content:
+            yield (
+                f"{cell.name}: its encoder would overwrite another cell's in {cell.config.encoder}; give "
+                "each a run.encoder of its own in the axis, and name it in extract.encoder"
+            )
+            return
+
+
 def _cell(labels: tuple[str, ...], seed: int, config: Config, base: Config) -> Cell:
     folder = base.output.joinpath("cells", *map(slug, labels), f"seed-{seed}")
     features, key = base.features, [_content(part) for part in (config, base)]
@@ -184,7 +200,8 @@ def _cell(labels: tuple[str, ...], seed: int, config: Config, base: Config) -> C
         features = config.features
     elif key[0] != key[1]:
         features = base.features.with_name(f"{base.features.name}-{digest_json(key[0])[:8]}")
-    run = config.run.model_copy(update={"output": str(folder), "features": str(features)})
+    kept = {"output": str(folder), "features": str(features), "encoder": str(config.encoder)}
+    run = config.run.model_copy(update=kept)
     train = config.train.model_copy(update={"seed": seed})
     return Cell(labels, seed, config.model_copy(update={"run": run, "train": train}))
 

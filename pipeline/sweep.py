@@ -18,7 +18,7 @@ from .config import Config
 from .grid import Cell, load_grid
 from .lock import locked
 from .outcome import Outcome, seconds
-from .run import extract, open_store
+from .run import extract, make_encoder, open_store
 from .sweep_report import Result, sweep_facts, sweep_text
 
 log = logging.getLogger(__name__)
@@ -45,6 +45,7 @@ class _Runner:
 
     def __init__(self, n_cells: int) -> None:
         self.n_cells = n_cells
+        self._encoders: set[str] = set()  # folders of those that are made
         self._stores: dict[str, FeatureStore | str | None] = {}  # folder -> store, or why there is none
         self._datasets: dict[str, Dataset] = {}
         self._finished: dict[str, Result] = {}  # by key: cells of one lineage are run once
@@ -83,6 +84,9 @@ class _Runner:
         folder = str(config.features)
         if folder not in self._stores:
             try:
+                if config.makes_encoder and str(config.encoder) not in self._encoders:
+                    log.info("%s", make_encoder(config).text)
+                    self._encoders.add(str(config.encoder))
                 if config.catalog is not None or config.extract.foreign:
                     log.info("%s", extract(config).text)
                 self._stores[folder] = open_store(config)

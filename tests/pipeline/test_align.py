@@ -8,6 +8,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mmrec.cli import app
+from mmrec.pipeline import cells
 
 CONFIG = """
 [catalog]
@@ -104,3 +105,36 @@ def test_align_needs_its_section_and_a_catalogue(shop) -> None:
     assert "no [align] section" in mmrec("align", shop).stderr
     (shop / "run.toml").write_text("[align]\n")
     assert "needs a [catalog] section" in mmrec("align", shop).stderr
+
+
+SWEEP = """
+[sweep]
+metrics = ["recall@5"]
+[[sweep.axis]]
+name = "recommender"
+key = "train.model"
+values = ["bpr", "vbpr"]
+[[sweep.axis]]
+name = "encoder"
+[sweep.axis.values]
+shallow = { run.encoder = "made/shallow", extract.encoder = "beit3:made/shallow" }
+"""
+
+
+def test_a_sweep_makes_each_encoder_once_and_cells_share_it(shop, monkeypatch) -> None:
+    monkeypatch.setattr(cells, "in_processes", lambda work, arguments, count: work(*arguments))
+    deep = 'deep = { align.layers = 2, run.encoder = "made/deep", extract.encoder = "beit3:made/deep" }\n'
+    text = CONFIG.replace("[evaluate]", "[evaluate]\nk = [5]") + SWEEP + deep
+    (shop / "run.toml").write_text(text)
+    result = CliRunner().invoke(app, ["sweep", str(shop / "run.toml")])
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("encoder: pre-trained") == 2
+    assert {path.name for path in (shop / "made").iterdir() if path.is_dir()} == {"shallow", "deep"}
+    assert not list(shop.glob("out/cells/**/encoder"))
+
+
+def test_a_sweep_whose_cells_would_overwrite_each_others_encoder_is_refused(shop) -> None:
+    (shop / "run.toml").write_text(CONFIG + SWEEP + "deep = { align.layers = 2 }\nflat = {}\n")
+    result = CliRunner().invoke(app, ["sweep", str(shop / "run.toml"), "--set", "evaluate.k=[5]"])
+    assert result.exit_code == 3
+    assert "would overwrite another cell's" in result.stderr and "run.encoder" in result.stderr
