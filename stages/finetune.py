@@ -13,13 +13,13 @@ from ..features.encoders.names import reads_images, reads_texts
 from ..features.encoders.registry import build_encoder
 from ..features.encoders.trainable import TrainableEncoder, choose_trained
 from ..features.encoders.vlmo import VlmoEncoder
+from ..features.errors import InputError
 from ..features.files import digest_json
 from ..features.finetuning.config import FinetuneConfig
 from ..features.finetuning.contrastive import ContrastiveTask
 from ..features.finetuning.pairs import split_pairs
 from ..features.finetuning.vlmo import VlmoTask, with_heads
 from ..features.pretraining.items import Items
-from ..recsys.errors import InputError
 from ..recsys.ranking import resolve_device
 from ..recsys.team import Team
 from .encoder_run import EncoderReport, EncoderRun, make_encoder

@@ -63,9 +63,9 @@ def find_checkpoint(name: str) -> Checkpoint:
     path = Path(rest)
     if path.exists():
         return local_checkpoint(architecture, path)
-    _model_cfg(architecture)
     if len(path.parts) > 1 or path.suffix:
         raise FileNotFoundError(f"checkpoint {path} of {architecture}: no such file")
+    _model_cfg(architecture)
     raise InputError(f"{architecture} has no pretrained tag '{rest}'. {_tags_of(architecture, rest)}")
 
 

@@ -1,0 +1,87 @@
+"""`mmrec finetune`, and `mmrec run` with a `[finetune]` section, as a user starts them."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+from typer.testing import CliRunner, Result
+
+from mmrec.cli import app
+
+CONFIG = """
+[catalog]
+items = "items.csv"
+image = "image"
+[interactions]
+path = "log.csv"
+[finetune]
+text = "{title}"
+epochs = 1
+batch_size = 8
+[extract]
+encoder = "open_clip:tiny/out/encoder"
+text_views = { title = "{title}" }
+[train]
+model = "bpr"
+dim = 4
+epochs = 1
+[evaluate]
+bootstrap = 10
+[run]
+output = "out"
+"""
+
+
+@pytest.fixture
+def shop(tmp_path, png) -> Path:
+    """The folder of run.toml, twenty items with pictures and a log of eight users."""
+    rows = []
+    for n in range(20):
+        (tmp_path / f"{n}.png").write_bytes(png((12 * n, 90, 255 - 12 * n)))
+        rows.append({"item_id": n, "image": f"{n}.png", "title": f"mug number {n}"})
+    pl.DataFrame(rows).write_csv(tmp_path / "items.csv")
+    log = [(u, (u + t * (1 + u % 3)) % 20, t) for u in range(8) for t in range(6)]
+    pl.DataFrame(log, ["user_id", "item_id", "timestamp"], orient="row").write_csv(tmp_path / "log.csv")
+    (tmp_path / "run.toml").write_text(CONFIG)
+    return tmp_path
+
+
+def mmrec(command: str, shop: Path, *options: str) -> Result:
+    return CliRunner().invoke(app, [command, "-c", str(shop / "run.toml"), *options])
+
+
+def test_run_tunes_first_and_the_next_run_reuses_everything(shop) -> None:
+    first = mmrec("run", shop)
+    assert first.exit_code == 0, first.output
+    assert first.stdout.startswith("encoder: fine-tuned in") and "chance" in first.stdout
+    manifest = json.loads((shop / "out" / "features" / "manifest.json").read_text())
+    assert manifest["space"]["encoder"]["name"] == "open_clip:tiny"
+    facts = json.loads(mmrec("run", shop, "--json").stdout)
+    assert [facts[name]["up_to_date"] for name in ("encoder", "features", "model")] == [True] * 3
+    facts = json.loads(mmrec("finetune", shop, "--set", "finetune.seed=1", "--json").stdout)["encoder"]
+    assert (facts["changed"], facts["items"], facts["held_out"]) == (["settings"], 20, 4)
+    assert [set(found) for found in facts["tested"]] == [set(facts["last"]["retrieval"])] * 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("finetune.epoch=3", "finetune.epoch: unknown key; did you mean 'epochs'?"),
+        ("finetune.objectives.itm=1", "finetune.objectives.itm: unknown key"),
+        ("finetune.start=open_clip:tiny/none/here", "here of tiny: no such file"),
+        ("finetune.text={titel}", "did you mean 'title'?"),
+        ("align.epochs=1", "align, finetune: both write the run folder's encoder"),
+    ],
+)
+def test_mistakes_are_one_line_and_exit_with_3(shop, override, message) -> None:
+    result = mmrec("finetune", shop, "--set", override)
+    assert result.exit_code == 3 and message in result.stderr
+    assert result.stderr.startswith("error: ") and "Traceback" not in result.output
+
+
+def test_finetune_needs_its_section_and_a_catalogue(shop) -> None:
+    (shop / "run.toml").write_text('[catalog]\nitems = "items.csv"\n')
+    assert "no [finetune] section" in mmrec("finetune", shop).stderr
+    (shop / "run.toml").write_text("[finetune]\n")
+    assert "needs a [catalog] section" in mmrec("finetune", shop).stderr
