@@ -172,6 +172,12 @@ def _fit(
         result.best_metrics,
     )
     report.encoder = result.history[result.best_epoch - 1].get("encoder", {})
+    if encoder is not None and not report.encoder and team.leads:
+        log.warning(
+            "epoch %d is the best, and the encoder is first trained in epoch %d: it stays as it was",
+            result.best_epoch,
+            config.end_to_end.warmup_epochs + 1,
+        )
     return model, views, result.history
 
 
