@@ -194,3 +194,18 @@ def test_views_of_an_image_alone_train_alone(shop: Shop) -> None:
     shop.train("image", views=["image.full"], tuned={"method": "last-layers", "last_layers": 1}, epochs=1)
     account = json.loads((shop.folder / "image/encoder-end-to-end/end-to-end.json").read_text())
     assert account["name"].startswith("open_clip:") and account["settings"]["method"] == "last-layers"
+
+
+def test_encoders_of_their_own_for_pictures_and_texts_are_trained_together(
+    tmp_path, timm_checkpoint, sentence_folder
+) -> None:
+    names = {"encoder": timm_checkpoint, "text_encoder": f"sentence:{sentence_folder}"}
+    shop = Shop(tmp_path / "shop", **names, image_size=32)
+    report = shop.train(epochs=2, tuned={"layer_decay": 0.5})
+    assert set(report.encoder["drift"]) == {"image.full", "text.title"}
+    asked = trained_extract(shop.source.extract, shop.model())
+    assert asked.encoder != timm_checkpoint and asked.text_encoder != names["text_encoder"]
+    extract(shop.source.catalog, asked, shop.folder / "trained")
+    for view in ("image.full", "text.title"):
+        rows, stored = (store.read(view)[0] for store in (FeatureStore(shop.folder / "trained"), shop.store))
+        assert rows.shape == stored.shape and not np.array_equal(rows, stored)
