@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from .multiway import Multiway, Parts, added, attend, joined, parted, patch_tokens
+from .rows import at_least_float32
 
 IMAGE, TEXT = "A", "B"  # the experts' names in the state dict
 EXPERTS = (IMAGE, TEXT)
@@ -221,7 +222,7 @@ class _Attention(nn.Module):
 
 
 class _FeedForward(nn.Module):
-    """fc2(norm(GELU(fc1(x)))); the activation in float32."""
+    """fc2(norm(GELU(fc1(x)))); the activation in float32 at least."""
 
     def __init__(self, config: Beit3Config) -> None:
         super().__init__()
@@ -231,7 +232,7 @@ class _FeedForward(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         hidden = self.fc1(tokens)
-        return self.fc2(self.ffn_layernorm(F.gelu(hidden.float()).to(hidden.dtype)))
+        return self.fc2(self.ffn_layernorm(F.gelu(at_least_float32(hidden)).to(hidden.dtype)))
 
 
 def _initialise(module: nn.Module) -> None:

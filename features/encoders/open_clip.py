@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from open_clip.transform import PreprocessCfg, image_transform_v2
 from open_clip.transformer import VisionTransformer
 from PIL import Image
@@ -19,6 +18,7 @@ from ..errors import InputError
 from .checkpoints import Checkpoint, build_model, weights_digest, write_checkpoint
 from .depths import layer_depths
 from .positions import stretch_context
+from .rows import at_least_float32, unit_rows
 from .text_tower import is_causal, pooled_text
 from .tokens import HuggingFaceTokens, load_tokens
 
@@ -164,16 +164,6 @@ class OpenClipEncoder:
 
     def _rows(self, vectors: Tensor) -> Tensor:
         return unit_rows(vectors) if self._normalise else at_least_float32(vectors)
-
-
-def at_least_float32(vectors: Tensor) -> Tensor:
-    """The vectors in float32, or in float64 where they are so."""
-    return vectors if vectors.dtype == torch.float64 else vectors.float()
-
-
-def unit_rows(vectors: Tensor) -> Tensor:
-    """The vectors (n, dim) at unit length, in float32 at least."""
-    return F.normalize(at_least_float32(vectors), dim=-1)
 
 
 def pick_device(name: str) -> torch.device:

@@ -17,7 +17,8 @@ from torch import Tensor
 from ..errors import InputError
 from .checkpoints import weights_digest
 from .depths import layer_depths
-from .open_clip import PRECISIONS, at_least_float32, pick_device, unit_rows
+from .open_clip import PRECISIONS, pick_device
+from .rows import at_least_float32, unit_rows
 from .tokens import Tokens
 
 MEAN = STD = 0.5  # of all three channels

@@ -13,8 +13,9 @@ from torch import Tensor
 from ..errors import InputError
 from .checkpoints import weights_digest
 from .depths import layer_depths
-from .open_clip import PRECISIONS, at_least_float32, pick_device, unit_rows
+from .open_clip import PRECISIONS, pick_device
 from .pair_encoder import padded_rows
+from .rows import at_least_float32, unit_rows
 from .sentence_checkpoint import load_sentence, longest_text, write_sentence
 from .tokens import HuggingFaceTokens
 

@@ -45,12 +45,12 @@ class GradientCache:
 
 
 def _random_state() -> list[Tensor]:
-    """Of torch's generators on the CPU and, where it is in use, on the current CUDA device."""
-    devices = [torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []
+    """Of torch's generators on the CPU and, where they are in use, on all CUDA devices."""
+    devices = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return [torch.get_rng_state(), *devices]
 
 
 def _set_random_state(state: list[Tensor]) -> None:
     torch.set_rng_state(state[0])
-    for device in state[1:]:
-        torch.cuda.set_rng_state(device)
+    if state[1:]:
+        torch.cuda.set_rng_state_all(state[1:])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..encoders.open_clip import unit_rows
+from ..encoders.rows import unit_rows
 from ..encoders.trainable import TEMPERATURES
 from ..encoders.vlmo import VlmoEncoder
 from ..encoders.vlmo_model import Vlmo

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..encoders.open_clip import at_least_float32
+from ..encoders.rows import at_least_float32
 
 FLAT = 1e-6  # added to the variance of a patch: one of a single colour becomes zeros
 
