@@ -194,13 +194,19 @@ def choices(facts: Mapping[str, Any]) -> str:
     full = np.array(facts["variants"][FULL]["trials"])
     lines = _head(["variant", "chosen", "validation", "at the same settings"], 2)
     for variant, row in facts["variants"].items():
-        chosen = ", ".join(f"{key.split('.')[-1]} {value:g}" if not isinstance(value, str) else value
-                           for key, value in row["settings"].items())  # fmt: skip
+        chosen = ", ".join(_setting(key, value) for key, value in row["settings"].items())
         paired = VARIANTS[variant][0] == "alignrec" and variant != FULL
         gains = np.array(row["trials"]) - full
         same = f"{gains.mean():+.4f} ({(gains > 0).sum()} of {len(gains)} better)" if paired else ""
         lines.append(f"| {variant} | {chosen} | {_shown(row['validation'])} | {same} |")
     return "\n".join(lines)
+
+
+def _setting(key: str, value: Any) -> str:
+    name = key.rpartition(".")[2].replace("_", " ")
+    if isinstance(value, bool):
+        return name
+    return value if isinstance(value, str) else f"{name} {value:g}"
 
 
 def markdown(facts: Mapping[str, Any], split: str) -> str:
