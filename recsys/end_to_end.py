@@ -21,11 +21,10 @@ from .adam import Adam
 from .config import EndToEndConfig
 from .errors import InputError
 from .feature_bank import FeatureBank
-from .modalities import is_image_view
 from .models.base import GradientModel
 from .step import Step
 from .team import Team, Triples
-from .view_contrast import recall_at_1, view_contrast
+from .view_contrast import ImageTexts
 
 log = logging.getLogger(__name__)
 
@@ -69,8 +68,8 @@ class EndToEnd:
         self.named = {name: p for name, p in encoder.module.named_parameters() if p.requires_grad}
         if not self.named:
             raise InputError(f'train.end_to_end.method = "{config.method}" leaves no parameter to train')
-        self.pairs = _pairs(bank)
-        if config.itc_weight and not self.pairs:
+        self.paired = ImageTexts(bank, encoder.contents)
+        if config.itc_weight and not self.paired.texts:
             raise InputError(
                 "train.end_to_end.itc_weight sets images against texts of the same size, but the views that "
                 f"are trained are {', '.join(bank.tables)}; set it to 0, or name others in train.views"
@@ -125,15 +124,6 @@ class EndToEnd:
                 f"the loss of {type(model).__name__} with these options does not depend on item features, "
                 'so it has nothing to train an encoder by; take another model, or train.encoder = "frozen"'
             )
-
-    def contrast(self, batch: Pass) -> Tensor:
-        """Mean over the text views of their InfoNCE with the image view, among the items of a batch."""
-        losses = []
-        for image, text in self.pairs:
-            rows, same = self._contrasted(image, text, batch.rows)
-            first, second = (F.embedding(rows, self.bank.tables[view], sparse=True) for view in (image, text))
-            losses.append(view_contrast(first, second, same, self.config.itc_temperature))
-        return torch.stack(losses).mean()
 
     def finish(self, batch: Pass) -> None:
         """Pass what the backward pass left in the bank on to the encoder, and take its step."""
@@ -215,7 +205,7 @@ class EndToEnd:
             "gradient_norm": norm,
             "staleness": self._distances(stale, fresh),
             "drift": self._distances(self.initial, fresh),
-            "recall@1": self._retrieval(fresh),
+            "recall@1": self.paired.retrieval(self.sample, fresh),
         }
         log.info(
             "epoch %d: encoder trained in %d steps, gradient norm %.3g, staleness %.3g, drift %.3g",
@@ -234,23 +224,6 @@ class EndToEnd:
             cosines = F.cosine_similarity(before[view][held].double(), rows[held].double(), dim=1)
             found[view] = float((1 - cosines).mean()) if len(cosines) else 0.0
         return found
-
-    def _retrieval(self, sampled: Vectors) -> dict[str, float]:
-        """By text view: `recall_at_1` among the sampled items that have it and an image."""
-        found = {}
-        for image, text in self.pairs:
-            rows, same = self._contrasted(image, text, self.sample)
-            places = torch.searchsorted(self.sample, rows)
-            if len(rows):
-                found[text] = recall_at_1(sampled[image][places], sampled[text][places], same)
-        return found
-
-    def _contrasted(self, image: str, text: str, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Those of `rows` that have both views, (m,), and which of them share one, (m, m) bool."""
-        rows = rows[self.bank.present[image][rows] & self.bank.present[text][rows]]
-        groups = [self.encoder.contents[view][rows] for view in (image, text)]
-        same = [group == group.unsqueeze(1) for group in groups]
-        return rows, same[0] | same[1]
 
     def parameters_finite(self) -> bool:
         return all(bool(parameter.isfinite().all()) for parameter in self.named.values())
@@ -314,27 +287,15 @@ class EndToEndStep(Step):
         batch = self.encoder.begin(triples)
         parts = self.differentiate(triples)
         self.encoder.require_gradient(self.model)
-        weight = self.encoder.config.itc_weight
+        weight, temperature = self.encoder.config.itc_weight, self.encoder.config.itc_temperature
         if weight:
-            contrast = self.encoder.contrast(batch) / self.team.size  # all processes have these rows
+            contrast = self.encoder.paired.contrast(batch.rows, temperature)
+            contrast = contrast / self.team.size  # all processes have these rows
             (weight * contrast).backward()
             parts = {"loss": parts["loss"] + weight * contrast.detach(), **parts, "itc": contrast.detach()}
         self.encoder.finish(batch)
         self.adam.step()
         return parts
-
-
-def _pairs(bank: FeatureBank) -> list[tuple[str, str]]:
-    """The first image view with each text view of the same size."""
-    image = next(filter(is_image_view, bank.tables), None)
-    if image is None:
-        return []
-    width = bank.tables[image].shape[1]
-    return [
-        (image, view)
-        for view, table in bank.tables.items()
-        if not is_image_view(view) and table.shape[1] == width
-    ]
 
 
 def _mean(by_view: Mapping[str, float]) -> float:

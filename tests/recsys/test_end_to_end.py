@@ -332,7 +332,7 @@ def test_two_processes_train_the_encoder_of_one(tmp_path: Path) -> None:
     ]  # fmt: skip
     try:
         for process in running:
-            _, errors = process.communicate(timeout=120)
+            _, errors = process.communicate(timeout=300)
             assert process.returncode == 0, errors
     finally:
         for process in running:
