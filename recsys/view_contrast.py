@@ -59,7 +59,7 @@ class ImageTexts:
         return torch.stack(losses).mean()
 
     def retrieval(self, rows: Tensor, vectors: Mapping[str, Tensor]) -> dict[str, float]:
-        """By text view, `recall_at_1` of `vectors`, those of ascending `rows`, where there is an image too."""
+        """By text view, `recall_at_1` of `vectors`, those of ascending `rows`, where there is an image."""
         found = {}
         for text, held, same in self._held(rows):
             places = torch.searchsorted(rows, held)
