@@ -96,8 +96,7 @@ def terms(model: AlignRec, batches: Sequence[Triples]) -> dict[str, dict[str, fl
             grads = torch.autograd.grad(weight * value, parameters, retain_graph=True, allow_unused=True)
             gradients[name] = [torch.zeros_like(p) if g is None else g for p, g in zip(parameters, grads,
                                strict=True)]  # fmt: skip
-        figures = {name: {"value": float(value), "weighted": float(weight * value)}
-                   for name, (value, weight) in found.items()}  # fmt: skip
+        figures = {n: {"value": v.item(), "weighted": weight * v.item()} for n, (v, weight) in found.items()}
         for group, prefixes in GROUPS.items():
             flat = {name: torch.cat([g.flatten() for n, g in zip(names, grads, strict=True)
                     if n.startswith(prefixes)]) for name, grads in gradients.items()}  # fmt: skip
