@@ -68,8 +68,13 @@ def merged(module: nn.Module) -> nn.Module:
     plain = copy.deepcopy(module)
     for part in list(plain.modules()):
         if parametrize.is_parametrized(part):
-            for name in [*part.parametrizations]:  # pyright: ignore[reportGeneralTypeIssues] - a ModuleDict
-                parametrize.remove_parametrizations(part, name)
+            names = [*part.parametrizations]  # pyright: ignore[reportGeneralTypeIssues] - a ModuleDict
+            values = {name: nn.Parameter(getattr(part, name).detach()) for name in names}
+            # torch's remove_parametrizations would empty the class that the copy shares with the module.
+            part.__class__ = parametrize.type_before_parametrizations(part)
+            del part.parametrizations
+            for name, value in values.items():
+                setattr(part, name, value)
     return plain
 
 
