@@ -91,7 +91,10 @@ def align(config: ConfigFile, set_: Overrides = None, output: Output = None, jso
 
 @app.command(epilog="Example: mmrec finetune -c examples/finetune-posters.toml --set finetune.method=lora")
 def finetune(config: ConfigFile, set_: Overrides = None, output: Output = None, json: AsJson = False) -> None:
-    """Fine-tune a CLIP or VLMo on the catalogue's image-text pairs; mmrec extract takes what comes of it."""
+    """Fine-tune an encoder, or one of images with one of texts, on the catalogue's image-text pairs.
+
+    mmrec extract takes what comes of it.
+    """
     with _user_errors():
         from .pipeline import run as pipeline
 

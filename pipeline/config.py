@@ -84,7 +84,8 @@ _PATHS = (
     *("run.output", "run.features", "run.encoder"),
 )
 _ENCODERS = (  # may end in a path
-    *("extract.encoder", "extract.text_encoder", "align.teacher", "finetune.start"),
+    *("extract.encoder", "extract.text_encoder", "align.teacher"),
+    *("finetune.start", "finetune.text_start"),
 )
 # Settings of [train] that are no part of a search: what is searched for, and how, not what.
 _NOT_TUNED = (
@@ -219,12 +220,13 @@ def _resolved_checkpoint(encoder: str, folder: Path) -> str:
     """`open_clip:ARCH/relative/file` with an absolute path where that file exists, or is to come; tags stay.
 
     `beit3:relative/file` and `vlmo:relative/file` name no architecture, and never a tag, nor does what comes
-    after the model of `timm:MODEL/relative/file`; `sentence:name` is one on the hub where there is no such
-    folder.
+    after the model of `timm:MODEL/relative/file`; `sentence:name` and `sentence:owner/name` are on the hub
+    where there is no such folder.
     """
     kind, _, rest = encoder.partition(":")
     if kind == "sentence":
-        named = not (folder / rest).is_dir() and not rest.startswith((".", "/"))
+        is_path = rest.startswith((".", "/")) or rest.count("/") > 1
+        named = not is_path and not (folder / rest).is_dir()
         return encoder if named or not rest else f"{kind}:{_resolved(rest, folder)}"
     if kind in ("beit3", "vlmo") and rest:
         return f"{kind}:{_resolved(rest, folder)}"

@@ -9,15 +9,16 @@ import numpy as np
 
 from ..features.config import CatalogConfig, ExtractConfig
 from ..features.encoders.fingerprint import encoder_fingerprint
-from ..features.encoders.names import reads_images, reads_texts
+from ..features.encoders.names import TEXTS_ALONE
 from ..features.encoders.registry import build_encoder
-from ..features.encoders.trainable import TrainableEncoder, choose_trained
+from ..features.encoders.trainable import TrainableEncoder, choose_trained, load_trainable
 from ..features.encoders.vlmo import VlmoEncoder
 from ..features.errors import InputError
 from ..features.files import digest_json
 from ..features.finetuning.config import FinetuneConfig
 from ..features.finetuning.contrastive import ContrastiveTask
 from ..features.finetuning.pairs import split_pairs
+from ..features.finetuning.two_encoders import TwoEncoders
 from ..features.finetuning.vlmo import VlmoTask, with_heads
 from ..features.pretraining.items import Items
 from ..recsys.ranking import resolve_device
@@ -40,12 +41,13 @@ def finetune(
 ) -> EncoderReport:
     """Fine-tune `config.start` and write the encoder `folder`, unless an equal one is there already.
 
+    With a `config.text_start` the two are tuned together, and written to `image` and `text` of the folder.
     Images are read within the limits of `extract`. All processes of a `team` call this; the leader alone
     looks at the folder and writes into it. Raises InputError for unusable input and DivergedError for a loss
     that is not finite.
     """
     team = team or Team()
-    _check_start(config, folder)
+    _check_place(config, folder)
     source = team.leader_first(lambda: read_source(catalog, "finetune.text", config.text, extract))
     lineage = {
         "catalogue": source.digest,
@@ -55,6 +57,8 @@ def finetune(
         "start": digest_json(encoder_fingerprint(config.start, "fp32")),
         "code": f"finetune/{CODE_VERSION}",
     }
+    if config.text_start is not None:
+        lineage["text_start"] = digest_json(encoder_fingerprint(config.text_start, "fp32"))
 
     def plan(work: Path) -> EncoderRun:
         return _plan(source, config, extract, work, team)
@@ -62,15 +66,15 @@ def finetune(
     return make_encoder("finetune", folder, lineage, team, plan)
 
 
-def _check_start(config: FinetuneConfig, folder: Path) -> None:
-    if not (reads_images(config.start) and reads_texts(config.start)):
-        raise InputError(f"finetune.start: '{config.start}' reads one modality alone; nothing to contrast")
-    family, _, rest = config.start.partition(":")
-    path = rest if family in ("beit3", "vlmo") else rest.partition("/")[2]
-    if path and (Path(path) == folder or folder in Path(path).parents):
-        raise InputError(
-            f"finetune.start lies in {folder}, which this run writes; start from another, or set run.output"
-        )
+def _check_place(config: FinetuneConfig, folder: Path) -> None:
+    for key, name in (("start", config.start), ("text_start", config.text_start or "")):
+        family, _, rest = name.partition(":")
+        path = rest if family in ("beit3", "vlmo", TEXTS_ALONE) else rest.partition("/")[2]
+        if path and (Path(path) == folder or folder in Path(path).parents):
+            raise InputError(
+                f"finetune.{key} lies in {folder}, which this run writes; start from another, or set "
+                "run.output"
+            )
 
 
 def _plan(
@@ -102,6 +106,8 @@ def _plan(
 
 
 def _load(config: FinetuneConfig, device: str) -> TrainableEncoder:
+    if config.text_start is not None:
+        return _load_two(config, config.text_start, device)
     encoder = build_encoder(
         config.start,
         config.precision,
@@ -121,6 +127,24 @@ def _load(config: FinetuneConfig, device: str) -> TrainableEncoder:
         if plain in fresh:
             parameter.requires_grad_(True)
     return encoder
+
+
+def _load_two(config: FinetuneConfig, text_start: str, device: str) -> TwoEncoders:
+    images, texts = (
+        load_trainable(
+            name,
+            config.method,
+            config.last_layers,
+            config.lora_rank,
+            config.precision,
+            device,
+            context_length=config.context_length,
+            image_size=config.image_size,
+            seed=config.seed,
+        )
+        for name in (config.start, text_start)
+    )
+    return TwoEncoders(images, texts, config.head_dim, config.seed)
 
 
 def _task(encoder: TrainableEncoder, items: Items, config: FinetuneConfig) -> ContrastiveTask:

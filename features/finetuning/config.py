@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
+from ..encoders.names import reads_images, reads_texts
 from ..pretraining.config import Count, Ratio, Share, Weight
 
 
@@ -21,12 +22,14 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     """`[finetune]`: the encoder, what of it is trained, and how."""
 
     start: Annotated[str, Field(min_length=1)] = "tiny"  # an encoder, as in extract.encoder
+    text_start: Annotated[str, Field(min_length=1)] | None = None  # of texts, where start is of images alone
+    head_dim: Count = 128  # of two encoders: width of the space where they are contrasted
     method: Literal["full", "lora", "last-layers"] = "full"
     last_layers: Count = 2  # of last-layers: how many of each tower, besides what comes after them
     lora_rank: Count = 8  # of lora
     text: str | None = None  # template over the catalogue's columns; default: all text columns in their order
     context_length: Annotated[int, Field(ge=3)] | None = None  # tokens of a text, special ones included
-    image_size: Count | None = None  # of a BEiT-3 or VLMo: side in pixels
+    image_size: Count | None = None  # of a BEiT-3, VLMo or timm model: side in pixels
     objectives: LossWeights = LossWeights()
     text_mask: Ratio = 0.15  # share of words hidden for mlm
     crop: Share = 0.0  # the largest share of a picture that a random crop takes away in training
@@ -55,7 +58,30 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
 
     def settings(self) -> dict[str, Any]:
         """What decides on the result; how it is computed is left out."""
-        return self.model_dump(mode="json", exclude={"device", "checkpoint_every", "micro_batch", "start"})
+        how = {"device", "checkpoint_every", "micro_batch", "start", "text_start"}
+        one = {"head_dim"} if self.text_start is None else set()
+        return self.model_dump(mode="json", exclude=how | one)
+
+    @model_validator(mode="after")
+    def _reads_both(self) -> FinetuneConfig:
+        """One encoder of images and texts, or one of images alone and one of texts alone."""
+        start, partner = self.start, self.text_start
+        if not reads_images(start):
+            raise ValueError(
+                f"start '{start}' reads texts alone; make it text_start, beside an encoder of images such as "
+                'start = "timm:vit_base_patch16_224"'
+            )
+        if partner is None and not reads_texts(start):
+            raise ValueError(
+                f"start '{start}' reads images alone; name an encoder for the texts, such as "
+                'text_start = "sentence:sentence-transformers/all-MiniLM-L6-v2"'
+            )
+        if partner is not None and reads_texts(start):
+            raise ValueError(f"start '{start}' reads images and texts; leave text_start out")
+        if partner is not None and reads_images(partner):
+            what = "images and texts; make it start, without text_start" if reads_texts(partner) else "images"
+            raise ValueError(f"text_start '{partner}' reads {what}; expected an encoder of texts alone")
+        return self
 
     @model_validator(mode="after")
     def _leaves_something(self) -> FinetuneConfig:

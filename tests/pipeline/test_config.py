@@ -54,10 +54,17 @@ def test_encoders_of_one_modality_are_paths_where_they_are_no_names(tmp_path) ->
         ),
         ("timm:resnet50", "sentence:a/minilm", ("timm:resnet50", "a/minilm")),
         ("timm:resnet50", "sentence:./other", ("timm:resnet50", f"{tmp_path}/other")),
+        ("timm:resnet50", "sentence:runs/a/text", ("timm:resnet50", f"{tmp_path}/runs/a/text")),
     ):
-        file.write_text(f'[extract]\nencoder = "{encoder}"\ntext_encoder = "{texts}"\n')
-        extract = load_config(file).extract
-        assert (extract.encoder, extract.text_encoder) == (resolved[0], f"sentence:{resolved[1]}")
+        tuned = f'start = "{encoder}"\ntext_start = "{texts}"'
+        file.write_text(
+            f'[catalog]\nitems = "items.csv"\n[extract]\nencoder = "{encoder}"\ntext_encoder = "{texts}"\n'
+            f"[finetune]\n{tuned}\n"
+        )
+        config = load_config(file)
+        expected = (resolved[0], f"sentence:{resolved[1]}")
+        assert (config.extract.encoder, config.extract.text_encoder) == expected
+        assert config.finetune and (config.finetune.start, config.finetune.text_start) == expected
 
 
 def test_texts_of_another_space_are_not_compared_with_images(tmp_path) -> None:

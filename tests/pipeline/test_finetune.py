@@ -70,6 +70,7 @@ def test_run_tunes_first_and_the_next_run_reuses_everything(shop) -> None:
         ("finetune.epoch=3", "finetune.epoch: unknown key; did you mean 'epochs'?"),
         ("finetune.objectives.itm=1", "finetune.objectives.itm: unknown key"),
         ("finetune.start=open_clip:tiny/none/here", "here of tiny: no such file"),
+        ("finetune.start=timm:resnet18", "finetune: start 'timm:resnet18' reads images alone; name an"),
         ("finetune.text={titel}", "did you mean 'title'?"),
         ("align.epochs=1", "align, finetune: both write the run folder's encoder"),
     ],

@@ -31,6 +31,7 @@ from mmrec.stages.extract import extract
 from mmrec.stages.finetune import finetune
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (40, 60, 220), "white": (240, 240, 240)}
+WEIGHTS = "model.safetensors"
 SMALL = {"epochs": 2, "batch_size": 12, "learning_rate": 1e-3, "checkpoint_every": 0, "device": "cpu"}
 
 
@@ -70,7 +71,7 @@ def run(folder: Path, encoder: str = "encoder", team: Team | None = None, **sett
 
 
 def weights(folder: Path) -> bytes:
-    return (folder / "model.safetensors").read_bytes()
+    return (folder / WEIGHTS).read_bytes()
 
 
 @pytest.fixture
@@ -197,7 +198,6 @@ def test_a_beit3_is_tuned_where_it_has_heads_for_retrieval(shop, make_beit3, tmp
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"start": "timm:resnet18"}, "reads one modality alone"),
         ({"objectives": {"contrastive": 0}}, "nothing to learn"),
         ({"text": "{titel}"}, "did you mean 'title'"),
         ({"image_size": 32}, "has a size of its own"),
@@ -206,6 +206,48 @@ def test_a_beit3_is_tuned_where_it_has_heads_for_retrieval(shop, make_beit3, tmp
 def test_what_cannot_be_tuned_is_refused(shop, settings, message) -> None:
     with pytest.raises(InputError, match=message):
         run(shop, **settings)
+
+
+def test_an_encoder_of_pictures_and_one_of_texts_are_tuned_together(
+    shop, timm_checkpoint, sentence_folder, monkeypatch
+) -> None:
+    settings = {
+        **{"start": timm_checkpoint, "image_size": 32, "text_start": f"sentence:{sentence_folder}"},
+        **{"context_length": 24, "head_dim": 8, "method": "last-layers", "micro_batch": 5, "crop": 0.5},
+    }
+    report = run(shop, "undisturbed", **settings)
+    for side, start in (("image", shop / "timm/vit.safetensors"), ("text", sentence_folder / WEIGHTS)):
+        old, new = load_file(start), load_file(shop / "undisturbed" / side / WEIGHTS)
+        same = [name for name in new if torch.equal(old[name], new[name])]
+        assert same and len(same) < len(new)
+    step, done = EncoderTraining.step, []
+
+    def stop(self: EncoderTraining) -> None:
+        done.append(0)
+        if len(done) == 5:
+            raise KeyboardInterrupt
+        step(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(EncoderTraining, "step", stop)
+        with pytest.raises(KeyboardInterrupt):
+            run(shop, **settings)
+    assert run(shop, **settings).tested == report.tested
+    assert all(weights(shop / "encoder" / s) == weights(shop / "undisturbed" / s) for s in ("image", "text"))
+    named = {
+        "encoder": f"timm:test_vit/{shop / 'encoder' / 'image'}",
+        "text_encoder": f"sentence:{shop / 'encoder' / 'text'}",
+    }
+    config = ExtractConfig(**named, text_views={"title": "{title}"}, device="cpu")
+    extract(CatalogConfig(items=str(shop / "items.csv"), image="image"), config, shop / "features")
+    shapes = [FeatureStore(shop / "features").read(view)[0].shape for view in ("image.full", "text.title")]
+    assert shapes == [(40, 64), (40, 16)]  # the encoders' own widths
+    assert run(shop, **settings, device="auto").up_to_date
+    state = load_file(sentence_folder / WEIGHTS)
+    save_file({name: tensor + 1e-3 for name, tensor in state.items()}, sentence_folder / WEIGHTS)
+    assert run(shop, **settings).changed == ["text_start"]
+    with pytest.raises(InputError, match=r"finetune\.text_start lies in .* which this run writes"):
+        run(shop, **settings | {"text_start": named["text_encoder"]})
 
 
 def test_an_encoder_is_not_tuned_into_its_own_place(shop) -> None:
