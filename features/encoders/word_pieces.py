@@ -58,7 +58,7 @@ class WordPieces:
         return self._pieces.encode(text, add_special_tokens=False).ids
 
     def words(self, ids: Sequence[int]) -> list[list[int]]:
-        """The places of each word's pieces among `ids`; a first piece from within a word is one of its own."""
+        """The places of each word's pieces among `ids`; a first piece from within a word counts as a word."""
         words: list[list[int]] = []
         for place, idx in enumerate(ids):
             if words and idx in self._inner:
