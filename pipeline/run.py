@@ -42,26 +42,14 @@ def align(config: Config) -> Outcome | None:
     """Pre-train the encoder of the run folder on the catalogue; under torchrun as `train`."""
     if config.align is None:
         raise ConfigError("nothing to align: the config has no [align] section; an empty one will do")
-    with team(config.align.device) as processes:
-        if not processes.leads:
-            _align(config, processes)
-            return None
-        with locked(config.encoder.parent):
-            report = _align(config, processes)
-    return Outcome({"encoder": report.facts()}, encoder_text("pre-trained", report, config.encoder))
+    return _make_together(config, config.align.device)
 
 
 def finetune(config: Config) -> Outcome | None:
     """Fine-tune an encoder on the catalogue's pairs; under torchrun as `train`."""
     if config.finetune is None:
         raise ConfigError("nothing to fine-tune: the config has no [finetune] section; an empty one will do")
-    with team(config.finetune.device) as processes:
-        if not processes.leads:
-            _finetune(config, processes)
-            return None
-        with locked(config.encoder.parent):
-            report = _finetune(config, processes)
-    return Outcome({"encoder": report.facts()}, encoder_text("fine-tuned", report, config.encoder))
+    return _make_together(config, config.finetune.device)
 
 
 def train(config: Config) -> Outcome | None:
@@ -134,24 +122,30 @@ def run(config: Config) -> Outcome:
     return Outcome(facts, "\n".join(lines))
 
 
-def make_encoder(config: Config) -> Outcome:
+def make_encoder(config: Config, processes: Team | None = None) -> Outcome:
     """The encoder of [align] or [finetune]."""
-    made, make = ("pre-trained", _align) if config.align is not None else ("fine-tuned", _finetune)
     with locked(config.encoder.parent):  # which it may share with other runs
-        report = make(config)
+        report = _make(config, processes)
+    made = "pre-trained" if config.align is not None else "fine-tuned"
     return Outcome({"encoder": report.facts()}, encoder_text(made, report, config.encoder))
 
 
-def _align(config: Config, processes: Team | None = None) -> EncoderReport:
-    assert config.align is not None and config.catalog is not None  # checked with the config
-    report = align_stage(config.catalog, config.align, config.extract, config.encoder, processes)
-    check_failures(report, config.extract, config.encoder)
-    return report
+def _make_together(config: Config, device: str) -> Outcome | None:
+    """`make_encoder` by all processes of torchrun; only the first has an outcome."""
+    with team(device) as processes:
+        if processes.leads:
+            return make_encoder(config, processes)
+        _make(config, processes)
+    return None
 
 
-def _finetune(config: Config, processes: Team | None = None) -> EncoderReport:
-    assert config.finetune is not None and config.catalog is not None  # checked with the config
-    report = finetune_stage(config.catalog, config.finetune, config.extract, config.encoder, processes)
+def _make(config: Config, processes: Team | None) -> EncoderReport:
+    assert config.catalog is not None  # checked with the config
+    if config.align is not None:
+        report = align_stage(config.catalog, config.align, config.extract, config.encoder, processes)
+    else:
+        assert config.finetune is not None
+        report = finetune_stage(config.catalog, config.finetune, config.extract, config.encoder, processes)
     check_failures(report, config.extract, config.encoder)
     return report
 
