@@ -1,5 +1,12 @@
 """Errors that a user can mend; the command line prints them as one line, without a traceback."""
 
+from typing import Literal, get_args
+
+Reason = Literal[
+    "missing", "outside_root", "too_large", "bomb", "not_an_image", "truncated", "corrupt", "unreadable"
+]
+REASONS: tuple[str, ...] = get_args(Reason)
+
 
 class InputError(ValueError):
     """Bad input or config: the message says what was found, what was expected and what to do next."""
@@ -11,6 +18,17 @@ class TooManyFailuresError(RuntimeError):
 
 class QualityGateError(RuntimeError):
     """The finished work does not meet the quality that the config asks for; it is kept."""
+
+
+class ImageFailure(Exception):
+    """Why one image has no pixels: a reason code for machines and a message for people."""
+
+    def __init__(self, reason: Reason, message: str) -> None:
+        super().__init__(reason, message)
+        self.reason, self.message = reason, message
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.message}"
 
 
 def first_line(error: BaseException) -> str:

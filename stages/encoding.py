@@ -14,10 +14,12 @@ import polars as pl
 
 from ..features.catalog import Catalog
 from ..features.config import Box, ExtractConfig
+from ..features.decoding.images import decode_image
 from ..features.encoders.base import ImageEncoder, TextEncoder
+from ..features.errors import ImageFailure
 from ..features.files import digest_bytes, digest_json
-from ..features.images import ImageFailure, decode_image, load_image_bytes
 from ..features.shards import Failure
+from ..features.sources.reading import load_image_bytes
 from ..features.text import count_texts, encode_texts
 from ..features.views import View, crop, image_view_boxes
 from .joint import Columns, JointRows

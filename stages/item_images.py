@@ -15,10 +15,12 @@ from PIL import Image
 
 from ..features.catalog import Catalog, References
 from ..features.config import ExtractConfig
+from ..features.decoding.images import decode_image
 from ..features.encoders.base import ImageEncoder
+from ..features.errors import ImageFailure
 from ..features.files import atomic_path, write_json
-from ..features.images import ImageFailure, decode_image, load_image_bytes
 from ..features.shards import Failure
+from ..features.sources.reading import load_image_bytes
 from .encoding import prefetched
 from .progress import progress_bar
 

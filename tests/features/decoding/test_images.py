@@ -1,18 +1,15 @@
 import io
-import os
 import struct
 import zlib
-from pathlib import Path
 
-import fsspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmrec.features.errors import InputError
-from mmrec.features.images import REASONS, ImageFailure, decode_image, load_image_bytes
+from mmrec.features.decoding.images import decode_image
+from mmrec.features.errors import REASONS, ImageFailure
 
 MAX_PIXELS = 1_000_000
 MAX_BYTES = 10_000
@@ -179,76 +176,3 @@ def test_damaged_images_give_pixels_or_a_failure_and_never_another_error(
         assert decode_image(bytes(damaged), MAX_PIXELS).mode == "RGB"
     except ImageFailure as error:
         assert error.reason in REASONS and error.message
-
-
-def reason(reference: str | bytes, root: str | None) -> str:
-    with pytest.raises(ImageFailure) as caught:
-        load_image_bytes(reference, root, MAX_BYTES)
-    return caught.value.reason
-
-
-def test_images_are_read_below_the_root_only(tmp_path: Path) -> None:
-    root = tmp_path / "shop"
-    (root / "sub").mkdir(parents=True)
-    (root / "sub" / "a.jpg").write_bytes(b"inside")
-    (tmp_path / "secret").write_bytes(b"outside")
-    (root / "link").symlink_to(tmp_path / "secret")
-    (root / "good link").symlink_to(root / "sub" / "a.jpg")
-    here = str(root)
-    for inside in (
-        "sub/a.jpg",
-        "sub/../sub/a.jpg",
-        str(root / "sub" / "a.jpg"),
-        "good link",
-        f"file://{root}/sub/a.jpg",
-    ):
-        assert load_image_bytes(inside, here, MAX_BYTES) == b"inside"
-    for outside in (
-        "../secret",
-        "sub/../../secret",
-        str(tmp_path / "secret"),
-        "link",
-        f"file://{tmp_path}/secret",
-    ):
-        assert reason(outside, here) == "outside_root"
-    assert reason("sub/a.jpg", None) == "outside_root"
-
-
-def test_unreadable_references_have_their_reasons(tmp_path: Path) -> None:
-    root = str(tmp_path)
-    (tmp_path / "big").write_bytes(b"x" * (MAX_BYTES + 1))
-    (tmp_path / "loop").symlink_to(tmp_path / "loop")
-    os.mkfifo(tmp_path / "pipe")
-    assert reason("none.jpg", root) == "missing"
-    assert reason("big/none.jpg", root) == "missing"
-    assert reason("big", root) == "too_large"
-    assert reason(b"x" * (MAX_BYTES + 1), root) == "too_large"
-    for unreadable in (
-        ".",
-        "pipe",
-        "loop",
-        "a\0b",
-        "n" * 300,
-        "ssh://host/a.jpg",
-        "zip://a::file:///etc/passwd",
-    ):
-        assert reason(unreadable, root) == "unreadable"
-
-
-def test_uris_and_uri_roots_are_read_through_fsspec() -> None:
-    with fsspec.open("memory://shop/a.jpg", "wb") as file:
-        file.write(b"remote")  # pyright: ignore
-    assert load_image_bytes("memory://shop/a.jpg", None, MAX_BYTES) == b"remote"
-    assert load_image_bytes("x/../a.jpg", "memory://shop/", MAX_BYTES) == b"remote"
-    assert reason("memory://shop/b.jpg", None) == "missing"
-    assert reason("../shop/a.jpg", "memory://shop") == "outside_root"
-    assert reason("file:///etc/passwd", "memory://shop") == "outside_root"
-
-
-def test_a_store_whose_package_is_not_installed_stops_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(uri: str) -> None:
-        raise ImportError("Install s3fs to access S3")
-
-    monkeypatch.setattr("mmrec.features.images.url_to_fs", refuse)
-    with pytest.raises(InputError, match="Install s3fs"):
-        load_image_bytes("s3://shop/a.jpg", None, MAX_BYTES)

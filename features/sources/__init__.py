@@ -1,0 +1,1 @@
+"""Where the bytes of pictures come from: files, URIs, contents of a column."""
