@@ -1,0 +1,1 @@
+"""The rooms of stage 1, behind `stages/extract.py`."""

@@ -1,0 +1,60 @@
+"""What an extraction did, and whether too much of it failed."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from ...features.config import ExtractConfig
+from ...features.errors import TooManyFailuresError
+from ...features.shards import Failure
+
+
+@dataclass(slots=True)
+class ExtractReport:
+    """What one extraction did; `up_to_date` when there was nothing to do."""
+
+    items: int
+    shards: int  # that hold these items
+    part: str | None = None  # "2/8", where this was one part of the catalogue: nothing is committed
+    encoded: int = 0  # items that went through the encoder
+    reused: int = 0  # items taken over from the store as it was
+    failed: int = 0  # items with at least one failure
+    reasons: dict[str, int] = field(default_factory=dict)  # failures by reason
+    ledger: str = "failures.parquet"  # the file of the store that lists the failures
+    up_to_date: bool = False
+    seconds: float = 0.0
+
+    def count_failures(self, failures: Sequence[Failure]) -> None:
+        """Add those of one shard."""
+        self.failed += len({failure.item_id for failure in failures})
+        reasons = Counter(self.reasons)
+        reasons.update(failure.reason for failure in failures)
+        self.reasons = dict(reasons.most_common())
+
+    def facts(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+class Ledgered(Protocol):
+    """A report of work on items some of which may have failed."""
+
+    items: int
+    failed: int
+    reasons: dict[str, int]
+    ledger: str
+
+
+def check_failures(report: Ledgered, config: ExtractConfig, folder: Path) -> None:
+    """TooManyFailuresError when more than `max_failures` of the items failed; the work is kept."""
+    share = report.failed / report.items
+    if share > config.max_failures:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
+        raise TooManyFailuresError(
+            f"{report.failed} of {report.items} items failed ({share:.1%}, extract.max_failures allows "
+            f"{config.max_failures:.1%}): {reasons}. All else is finished; they are listed in "
+            f"{folder / report.ledger}"
+        )
