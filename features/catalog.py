@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeAlias, overload
 
 import polars as pl
 
-from .config import CatalogConfig
+from .config import CatalogConfig, ReadingConfig
 from .errors import InputError
 from .tables import check_columns, has_wildcard, is_folder, read_table
 
@@ -28,6 +28,7 @@ class Catalog:
     fields: pl.DataFrame  # every other column
     images: Sequence[References]  # per item
     image_root: str | None
+    reading: ReadingConfig = field(default_factory=ReadingConfig)  # what `images` may lead to
 
     def __len__(self) -> int:
         return len(self.item_ids)
@@ -35,7 +36,7 @@ class Catalog:
     def slice(self, start: int, stop: int) -> Catalog:
         """Items start, start + 1, ... stop - 1."""
         rows = slice(start, stop)
-        return Catalog(self.item_ids[rows], self.fields[rows], self.images[rows], self.image_root)
+        return replace(self, item_ids=self.item_ids[rows], fields=self.fields[rows], images=self.images[rows])
 
 
 class ImageColumn(Sequence[References]):
@@ -82,6 +83,7 @@ def read_catalog(config: CatalogConfig) -> Catalog:
         fields=table.drop(wanted),
         images=images,
         image_root=config.image_root if config.image_root is not None else folder_of(config.items),
+        reading=config,
     )
 
 

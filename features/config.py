@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
@@ -14,7 +14,18 @@ JOINT_VIEWS = ("joint", "joint.image", "joint.text")
 Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of width and height
 
 
-class CatalogConfig(BaseModel, frozen=True, extra="forbid"):
+Scheme = Literal[
+    "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory", "hdfs", "ftp", "sftp"
+]
+
+
+class ReadingConfig(BaseModel, frozen=True, extra="forbid"):
+    """The keys of `[catalog]` that say how images are read, and from where they may come."""
+
+    schemes: tuple[Scheme, ...] = get_args(Scheme)  # of URIs that may be read
+
+
+class CatalogConfig(ReadingConfig, frozen=True, extra="forbid"):
     """`[catalog]`: where the items are and which columns matter."""
 
     items: Annotated[str, Field(min_length=1)]  # CSV, JSONL or Parquet: a file, a folder, a glob or a URI

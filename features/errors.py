@@ -3,7 +3,16 @@
 from typing import Literal, get_args
 
 Reason = Literal[
-    "missing", "outside_root", "too_large", "bomb", "not_an_image", "truncated", "corrupt", "unreadable"
+    "missing",  # there is no such file or object
+    "outside_root",
+    "refused",  # by what [catalog] allows
+    "unreachable",  # a host or store failed to answer; another time it may
+    "too_large",
+    "bomb",
+    "not_an_image",
+    "truncated",
+    "corrupt",
+    "unreadable",
 ]
 REASONS: tuple[str, ...] = get_args(Reason)
 

@@ -19,13 +19,14 @@ from ..features.encoders.base import ImageEncoder, TextEncoder
 from ..features.errors import ImageFailure
 from ..features.files import digest_bytes, digest_json
 from ..features.shards import Failure
-from ..features.sources.reading import load_image_bytes
+from ..features.sources.reading import ImageReader
 from ..features.text import count_texts, encode_texts
 from ..features.views import View, crop, image_view_boxes
 from .joint import Columns, JointRows
 
 KEPT_BYTES = 256 * 2**20  # image bytes of one shard kept between hashing and decoding; the rest is read again
 
+NOT_FINITE = "not_finite"  # the reason of a vector that is no vector
 _JOINT = "joint"  # the whole images, beside the crops of the image views
 
 Item = TypeVar("Item")
@@ -160,7 +161,7 @@ def drop_not_finite(item_ids: pl.Series, rows: Sequence[int], columns: Columns) 
             if present[row] and not np.isfinite(values[row]).all():
                 values[row], present[row] = 0, False
                 failures.append(
-                    Failure(item_ids[row], view, "not_finite", "the encoder returned NaN or infinity")
+                    Failure(item_ids[row], view, NOT_FINITE, "the encoder returned NaN or infinity")
                 )
     return failures
 
@@ -177,11 +178,13 @@ def prefetched(
 
 
 def image_reader(items: Catalog, config: ExtractConfig) -> Callable[[Sequence[str | bytes]], Images]:
+    reader = ImageReader(items.image_root, items.reading, config.max_image_bytes)
+
     def read(references: Sequence[str | bytes]) -> Images:
         images: Images = []
         for reference in references:
             try:
-                images.append(load_image_bytes(reference, items.image_root, config.max_image_bytes))
+                images.append(reader.read(reference))
             except ImageFailure as failure:
                 images.append(failure)
         return images

@@ -20,7 +20,7 @@ from ..features.encoders.base import ImageEncoder
 from ..features.errors import ImageFailure
 from ..features.files import atomic_path, write_json
 from ..features.shards import Failure
-from ..features.sources.reading import load_image_bytes
+from ..features.sources.reading import ImageReader
 from .encoding import prefetched
 from .progress import progress_bar
 
@@ -69,13 +69,14 @@ def _read_all(
     work: Path,
 ) -> None:
     teacher = load_teacher() if load_teacher else None
+    reader = ImageReader(catalog.image_root, catalog.reading, extract.max_image_bytes)
 
     def read(references: References) -> tuple[list[np.ndarray], list[ImageFailure]]:
         """The pixels, and what the teacher takes; nothing where no image can be read. And the failures."""
         failed = []
         for reference in references:
             try:
-                content = load_image_bytes(reference, catalog.image_root, extract.max_image_bytes)
+                content = reader.read(reference)
                 image = decode_image(content, extract.max_image_pixels, extract.exif_rotate)
             except ImageFailure as failure:
                 failed.append(failure)

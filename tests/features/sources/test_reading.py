@@ -4,15 +4,20 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from mmrec.features.config import ReadingConfig
 from mmrec.features.errors import ImageFailure, InputError
-from mmrec.features.sources.reading import load_image_bytes
+from mmrec.features.sources.reading import ImageReader
 
 MAX_BYTES = 10_000
 
 
+def read(reference: str | bytes, root: str | None) -> bytes:
+    return ImageReader(root, ReadingConfig(), MAX_BYTES).read(reference)
+
+
 def reason(reference: str | bytes, root: str | None) -> str:
     with pytest.raises(ImageFailure) as caught:
-        load_image_bytes(reference, root, MAX_BYTES)
+        read(reference, root)
     return caught.value.reason
 
 
@@ -31,7 +36,7 @@ def test_images_are_read_below_the_root_only(tmp_path: Path) -> None:
         "good link",
         f"file://{root}/sub/a.jpg",
     ):
-        assert load_image_bytes(inside, here, MAX_BYTES) == b"inside"
+        assert read(inside, here) == b"inside"
     for outside in (
         "../secret",
         "sub/../../secret",
@@ -52,23 +57,17 @@ def test_unreadable_references_have_their_reasons(tmp_path: Path) -> None:
     assert reason("big/none.jpg", root) == "missing"
     assert reason("big", root) == "too_large"
     assert reason(b"x" * (MAX_BYTES + 1), root) == "too_large"
-    for unreadable in (
-        ".",
-        "pipe",
-        "loop",
-        "a\0b",
-        "n" * 300,
-        "ssh://host/a.jpg",
-        "zip://a::file:///etc/passwd",
-    ):
+    for unreadable in (".", "pipe", "loop", "a\0b", "n" * 300):
         assert reason(unreadable, root) == "unreadable"
+    for refused in ("ssh://host/a.jpg", "zip://a::file:///etc/passwd", "memory://a::file:///etc/passwd"):
+        assert reason(refused, root) == "refused"
 
 
 def test_uris_and_uri_roots_are_read_through_fsspec() -> None:
     with fsspec.open("memory://shop/a.jpg", "wb") as file:
         file.write(b"remote")  # pyright: ignore
-    assert load_image_bytes("memory://shop/a.jpg", None, MAX_BYTES) == b"remote"
-    assert load_image_bytes("x/../a.jpg", "memory://shop/", MAX_BYTES) == b"remote"
+    assert read("memory://shop/a.jpg", None) == b"remote"
+    assert read("x/../a.jpg", "memory://shop/") == b"remote"
     assert reason("memory://shop/b.jpg", None) == "missing"
     assert reason("../shop/a.jpg", "memory://shop") == "outside_root"
     assert reason("file:///etc/passwd", "memory://shop") == "outside_root"
@@ -78,6 +77,6 @@ def test_a_store_whose_package_is_not_installed_stops_the_job(monkeypatch: pytes
     def refuse(uri: str) -> None:
         raise ImportError("Install s3fs to access S3")
 
-    monkeypatch.setattr("mmrec.features.sources.reading.url_to_fs", refuse)
+    monkeypatch.setattr("mmrec.features.sources.stores.url_to_fs", refuse)
     with pytest.raises(InputError, match="Install s3fs"):
-        load_image_bytes("s3://shop/a.jpg", None, MAX_BYTES)
+        read("s3://shop/a.jpg", None)
