@@ -6,12 +6,12 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+from .decoding.boxes import Box
 from .encoders.names import reads_images, reads_texts
 
 LongText = Literal["mean", "length-weighted", "sum", "as-released", "truncate"]
 PRESET_FIELDS = ("title", "brand", "category", "description")
 JOINT_VIEWS = ("joint", "joint.image", "joint.text")
-Box = tuple[float, float, float, float]  # left, top, right, bottom, as fractions of width and height
 
 
 Scheme = Literal[

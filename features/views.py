@@ -1,4 +1,4 @@
-"""Views of an item: boxes cut from its image, sentences made from its fields."""
+"""Text views of an item: sentences made from its fields."""
 
 from __future__ import annotations
 
@@ -8,67 +8,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from PIL import Image
-
-from .config import Box
 from .errors import InputError
 from .tables import did_you_mean
 
-_WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
-_CENTER_SHARE = 0.75  # side of the centre crop over the side of the largest square
-_QUADRANTS: tuple[Box, ...] = (
-    (0.0, 0.0, 0.5, 0.5),
-    (0.5, 0.0, 1.0, 0.5),
-    (0.0, 0.5, 0.5, 1.0),
-    (0.5, 0.5, 1.0, 1.0),
-)
 _TOKEN = re.compile(r"(?P<escaped>\{\{|\}\})|\{(?P<field>[^{}]+)\}|(?P<literal>[^{}]+)|(?P<stray>[{}])")
 _SEPARATORS = " \t\r\n.,;:!?|/\\&+)]-–—·•"
 _CLOSING = re.compile(r"[.!?…]*\s*$")  # what stays of the text after a missing last field
-
-
-def image_view_boxes(
-    name: str, crops: Mapping[str, Sequence[Box]], size: tuple[int, int] = (1, 1)
-) -> tuple[Box, ...]:
-    """The boxes of a view as fractions of width and height; the view is the mean over its boxes.
-
-    "center" is three quarters of the largest centred square, so its box depends on the image's `size`
-    (width, height); the default gives the view's definition, for a square image.
-    """
-    if name in crops:
-        return tuple(crops[name])
-    if name == "full":
-        return (_WHOLE,)
-    if name == "quadrants":
-        return _QUADRANTS
-    if name == "center":
-        width, height = size
-        side = _CENTER_SHARE * min(width, height)
-        left, top = (1 - side / width) / 2, (1 - side / height) / 2
-        return ((left, top, 1 - left, 1 - top),)
-    known = ["full", "center", "quadrants", *crops]
-    raise InputError(f"unknown image view '{name}'{did_you_mean(name, known)}; define it in extract.crops")
-
-
-def image_view_definition(name: str, crops: Mapping[str, Sequence[Box]]) -> dict[str, Any]:
-    """What a manifest records of the view: whatever changes its pixels changes this."""
-    if name == "center" and name not in crops:
-        return {"center_square": _CENTER_SHARE}
-    return {"boxes": [list(box) for box in image_view_boxes(name, crops)]}
-
-
-def crop(image: Image.Image, box: Box) -> Image.Image:
-    """The part of the image in `box`, at least one pixel; the image itself for the whole."""
-    left, right = _span(box[0], box[2], image.width)
-    top, bottom = _span(box[1], box[3], image.height)
-    if (left, top, right, bottom) == (0, 0, image.width, image.height):
-        return image
-    return image.crop((left, top, right, bottom))
-
-
-def _span(start: float, stop: float, length: int) -> tuple[int, int]:
-    first = min(math.floor(start * length + 0.5), length - 1)
-    return first, min(max(math.floor(stop * length + 0.5), first + 1), length)
 
 
 class View(Protocol):

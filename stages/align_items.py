@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..features.config import ExtractConfig
 from ..features.encoders.beit3_checkpoint import find_beit3
-from ..features.encoders.pair_encoder import square_pixels
+from ..features.encoders.pair_encoder import squashed
 from ..features.encoders.registry import load_image_encoder
 from ..features.encoders.sentence_pieces import SentencePieces
 from ..features.errors import InputError
@@ -75,7 +75,7 @@ def prepare_items(
         source,
         pieces.content,
         pieces.content_length,
-        partial(square_pixels, side=side),
+        squashed(side),
         extract,
         work,
         load_teacher,

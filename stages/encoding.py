@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -13,22 +13,21 @@ import numpy as np
 import polars as pl
 
 from ..features.catalog import Catalog
-from ..features.config import Box, ExtractConfig
-from ..features.decoding.images import decode_image
+from ..features.config import ExtractConfig
+from ..features.decoding.pool import DecodePool
 from ..features.encoders.base import ImageEncoder, TextEncoder
 from ..features.errors import ImageFailure
 from ..features.files import digest_bytes, digest_json
 from ..features.shards import Failure
 from ..features.sources.reading import ImageReader
 from ..features.text import count_texts, encode_texts
-from ..features.views import View, crop, image_view_boxes
+from ..features.views import View
+from .decoding import WHOLE_IMAGES, extraction_plan
 from .joint import Columns, JointRows
 
 KEPT_BYTES = 256 * 2**20  # image bytes of one shard kept between hashing and decoding; the rest is read again
 
 NOT_FINITE = "not_finite"  # the reason of a vector that is no vector
-_JOINT = "joint"  # the whole images, beside the crops of the image views
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Images = list[bytes | ImageFailure]  # what became of the references of one item
@@ -117,30 +116,23 @@ def encode_image_views(
     The means have unit length, unless `config.normalise` is off. `joint` is given the whole images of each
     row. Calls `advance` after each row.
     """
-    read = image_reader(hashed.items, config)
-    views = {f"image.{view}": view for view in config.image_views}
-    if joint is not None:
-        views[_JOINT] = "full"
-
-    def decode(row: int) -> tuple[dict[str, list[np.ndarray]], list[ImageFailure]]:
-        kept = hashed.kept.get(row)
-        images = kept if kept is not None else read(hashed.items.images[row])
-        return item_pixels(encoder, images, views, config)
-
+    plan = extraction_plan(encoder.transform, config, joint is not None)
+    images = images_of(hashed, rows, config, pool)
     failures: list[Failure] = []
     batch: list[tuple[str, int, np.ndarray]] = []
     n_crops: Counter[tuple[str, int]] = Counter()
-    for row, (pixels, failed) in zip(rows, prefetched(pool, decode, rows), strict=True):
-        item_id = hashed.items.item_ids[row]
-        failures += [Failure(item_id, "image", failure.reason, failure.message) for failure in failed]
-        advance()
-        if joint is not None:
-            joint.add(row, pixels.pop(_JOINT))
-        batch += [(view, row, crop_pixels) for view, crops in pixels.items() for crop_pixels in crops]
-        n_crops.update({(view, row): len(crops) for view, crops in pixels.items()})
-        while len(batch) >= config.batch_size:
-            _accumulate(encoder, batch[: config.batch_size], columns)
-            del batch[: config.batch_size]
+    with DecodePool(plan, config.workers) as decoding:
+        for row, item in zip(rows, decoding.map(images), strict=True):
+            item_id = hashed.items.item_ids[row]
+            failures += [Failure(item_id, "image", failed.reason, failed.message) for failed in item.failures]
+            advance()
+            if joint is not None:
+                joint.add(row, item.pixels.pop(WHOLE_IMAGES))
+            batch += [(view, row, pixels) for view, crops in item.pixels.items() for pixels in crops]
+            n_crops.update({(view, row): len(crops) for view, crops in item.pixels.items()})
+            while len(batch) >= config.batch_size:
+                _accumulate(encoder, batch[: config.batch_size], columns)
+                del batch[: config.batch_size]
     _accumulate(encoder, batch, columns)
     for view in (f"image.{name}" for name in config.image_views):
         values, present = columns[view]
@@ -151,6 +143,19 @@ def encode_image_views(
         else:
             values[filled] /= np.array([n_crops[view, row] for row in filled], np.float32)[:, None]
     return failures
+
+
+def images_of(
+    hashed: Hashed, rows: Sequence[int], config: ExtractConfig, pool: ThreadPoolExecutor
+) -> Iterator[Images]:
+    """The images of `rows`, in order: those that were kept, and the others read again."""
+    read = image_reader(hashed.items, config)
+
+    def images(row: int) -> Images:
+        kept = hashed.kept.get(row)
+        return kept if kept is not None else read(hashed.items.images[row])
+
+    return prefetched(pool, images, rows)
 
 
 def drop_not_finite(item_ids: pl.Series, rows: Sequence[int], columns: Columns) -> list[Failure]:
@@ -190,33 +195,6 @@ def image_reader(items: Catalog, config: ExtractConfig) -> Callable[[Sequence[st
         return images
 
     return read
-
-
-def item_pixels(
-    encoder: ImageEncoder, images: Images, views: Mapping[str, str], config: ExtractConfig
-) -> tuple[dict[str, list[np.ndarray]], list[ImageFailure]]:
-    """Per column, the preprocessed crops of all readable images of one item; and why the others are not."""
-    pixels: dict[str, list[np.ndarray]] = {column: [] for column in views}
-    failed: list[ImageFailure] = []
-    for content in images:
-        if isinstance(content, ImageFailure):
-            failed.append(content)
-            continue
-        try:
-            image = decode_image(content, config.max_image_pixels, config.exif_rotate)
-        except ImageFailure as failure:
-            failed.append(failure)
-            continue
-        made: dict[Box, np.ndarray] = {}  # columns share what they have in common
-        for column, view in views.items():
-            crops = {} if column == _JOINT else config.crops  # one of which may be named "full"
-            for box in image_view_boxes(view, crops, image.size):
-                if box not in made:
-                    made[box] = encoder.preprocess(crop(image, box))
-                pixels[column].append(made[box])
-        if config.image_pooling == "first":
-            break
-    return pixels, failed
 
 
 def _accumulate(

@@ -82,7 +82,7 @@ def _plan(
 ) -> EncoderRun:
     """Load the encoder, read the items, split them, check that they suit each other."""
     encoder = _load(config, str(resolve_device(team.place(config.device))))
-    prepared = read_items(source, encoder.tokenize, encoder.content_length, encoder.preprocess, extract, work)
+    prepared = read_items(source, encoder.tokenize, encoder.content_length, encoder.transform, extract, work)
     items = prepared.items
     train, validation, held_out = split_pairs(items, config.validation, config.held_out, config.seed)
     training = EncoderTraining(_task(encoder, items, config), train, validation, team, held_out)

@@ -81,7 +81,7 @@ def _read_all(
             except ImageFailure as failure:
                 failed.append(failure)
                 continue
-            return [prepare(image), *([teacher.preprocess(image)] if teacher else [])], failed
+            return [prepare(image), *([teacher.transform(image)] if teacher else [])], failed
         return [], failed
 
     failures: list[Failure] = []

@@ -18,6 +18,7 @@ import numpy as np
 
 from ..features.catalog import Catalog, read_catalog
 from ..features.config import CatalogConfig, ExtractConfig, LongText
+from ..features.decoding.pool import DecodePool
 from ..features.encoders.base import ImageEncoder, TextEncoder
 from ..features.errors import InputError
 from ..features.files import digest_bytes, digest_json, write_json
@@ -25,7 +26,8 @@ from ..features.presets import chosen_views
 from ..features.store import FeatureStore
 from ..features.text import cut_text
 from ..features.views import text_views
-from .encoding import Hashed, hash_items, image_reader, item_pixels, prefetched
+from .decoding import extraction_plan
+from .encoding import Hashed, hash_items, images_of
 from .foreign import open_foreign
 from .progress import progress_bar
 
@@ -168,7 +170,7 @@ class _PixelCache:
     """The crops of all image views in one file, or on the way into it; what is there is not decoded again."""
 
     def __init__(self, store: FeatureStore, extract: ExtractConfig) -> None:
-        self._extract, self._views = extract, {f"image.{view}": view for view in extract.image_views}
+        self._extract = extract
         folder = store.folder / ".cache"
         space = store.manifest["space"]
         how = [space["encoder"].get("preprocessing", space["encoder"])]
@@ -177,7 +179,7 @@ class _PixelCache:
         self._crops, self._account = folder / f"{_PIXELS}{key}.u8", folder / f"{_PIXELS}{key}.json"
         self._found = self._read()
         self._known: dict[str, int] = {}  # digest of a crop -> its number
-        self._numbers: dict[str, list[list[int]]] = {view: [] for view in self._views}
+        self._numbers: dict[str, list[list[int]]] = {f"image.{view}": [] for view in extract.image_views}
         self._shape: tuple[int, ...] = (3, 0, 0)
         if self._found is None:
             folder.mkdir(exist_ok=True)
@@ -188,16 +190,11 @@ class _PixelCache:
         """Decode the pictures of one shard."""
         if self._found is not None:
             return
-        read = image_reader(hashed.items, self._extract)
-
-        def decode(row: int) -> dict[str, list[np.ndarray]]:
-            kept = hashed.kept.get(row)
-            found = kept if kept is not None else read(hashed.items.images[row])
-            return item_pixels(encoder, found, self._views, self._extract)[0]
-
-        with self._unfinished.open("ab") as file:
-            for of_item in prefetched(pool, decode, range(len(hashed.items))):
-                for view, crops in of_item.items():
+        plan = extraction_plan(encoder.transform, self._extract)
+        images = images_of(hashed, range(len(hashed.items)), self._extract, pool)
+        with self._unfinished.open("ab") as file, DecodePool(plan, self._extract.workers) as decoding:
+            for item in decoding.map(images):
+                for view, crops in item.pixels.items():
                     self._numbers[view].append([self._number(crop, file) for crop in crops])
 
     def _number(self, crop: np.ndarray, file: BinaryIO) -> int:

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from PIL import Image
 
+from mmrec.features.decoding.transform import ImageTransform
 from mmrec.features.encoders import registry
 
 
@@ -31,14 +32,12 @@ class CountingEncoder:
     """Colour means for images, character counts for texts; keeps a record of every call."""
 
     dim, context_length, content_length = 4, 10, 8
+    transform = ImageTransform((2, 2), "squash")
 
     def __init__(self) -> None:
         self.images = 0
         self.windows: list[tuple[int, ...]] = []
         self.identity: dict[str, Any] = {"name": "counting", "dim": self.dim}
-
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(image.resize((2, 2))).transpose(2, 0, 1)
 
     def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         self.images += len(pixels)

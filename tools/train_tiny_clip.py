@@ -152,7 +152,7 @@ def own_text_recall(encoder: OpenClipEncoder, template: str, seed: int) -> float
     """Share of held-out pictures whose nearest text among `HELD_OUT` is their own."""
     rng = np.random.default_rng(seed)
     products = [random_product(rng) for _ in range(HELD_OUT)]
-    images = encoder.encode_images([encoder.preprocess(product_picture(p, rng)) for p in products])
+    images = encoder.encode_images([encoder.transform(product_picture(p, rng)) for p in products])
     windows = [encoder.tokenize(write_text(template, p, rng))[: encoder.content_length] for p in products]
     nearest = (images @ encoder.encode_tokens(windows).T).argmax(axis=1)
     return float((nearest == np.arange(HELD_OUT)).mean())

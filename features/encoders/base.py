@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from PIL import Image
+
+from ..decoding.transform import ImageTransform
 
 
 class ImageEncoder(Protocol):
@@ -22,12 +23,13 @@ class ImageEncoder(Protocol):
         """JSON-able facts; two encoders with equal identity give equal vectors up to rounding."""
         ...
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """One RGB image as the (3, h, w) array that `encode_images` takes; safe to call from many threads."""
+    @property
+    def transform(self) -> ImageTransform:
+        """What makes the (3, h, w) uint8 array of one RGB image that `encode_images` takes."""
         ...
 
     def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        """Rows, (n, dim) float32, of preprocessed images."""
+        """Rows, (n, dim) float32, of transformed images."""
         ...
 
 
@@ -67,7 +69,7 @@ class JointEncoder(Encoder, Protocol):
     def encode_joint(
         self, pixels: Sequence[np.ndarray | None], windows: Sequence[Sequence[int] | None]
     ) -> np.ndarray:
-        """Rows, (n, dim) float32, of preprocessed images with their token windows.
+        """Rows, (n, dim) float32, of transformed images with their token windows.
 
         None stands for an image or a text that is not there, or that is to be hidden; the encoder puts a
         blank one of its own in the place, so that all rows are of one space.

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.transform import PreprocessCfg
 from open_clip.transformer import VisionTransformer
-from PIL import Image
 from torch import Tensor, nn
 
+from ..decoding.transform import ImageTransform
 from ..errors import InputError
 from .checkpoints import Checkpoint, build_model, weights_digest, write_checkpoint
 from .depths import layer_depths
@@ -60,7 +60,7 @@ class OpenClipEncoder:
         if context_length is not None:
             stretch_context(model, context_length)
         self._preprocessing = PreprocessCfg(size=model.visual.image_size, **checkpoint.preprocess)
-        self._to_size = _resize_and_crop(self._preprocessing)
+        self.transform = _transform(self._preprocessing)
         self._causal = is_causal(model)
         self._folded = not trainable and _fold_normalisation(model.visual, self._preprocessing)
         self._mean = torch.tensor(self._preprocessing.mean, device=self.device).view(3, 1, 1) * 255
@@ -92,12 +92,8 @@ class OpenClipEncoder:
         }
         return identity if self._normalise else {**identity, "normalised": False}
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """The image after open_clip's own resize and crop, (3, h, w) uint8; normalisation comes later."""
-        return np.asarray(self._to_size(image)).transpose(2, 0, 1).copy()
-
     def image_vectors(self, pixels: Tensor) -> Tensor:
-        """Rows (n, dim), differentiable, of preprocessed images (n, 3, h, w) uint8."""
+        """Rows (n, dim), differentiable, of transformed images (n, 3, h, w) uint8."""
         images = pixels.to(self.device)  # 0..255 is exact in bf16
         if not self._folded:
             images = (images.float() - self._mean) / self._std
@@ -184,11 +180,16 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _resize_and_crop(preprocessing: PreprocessCfg) -> Any:
-    """open_clip's transform for inference without its last two steps, to tensor and normalise."""
-    transform: Any = image_transform_v2(preprocessing, is_train=False)
-    transform.transforms = transform.transforms[:-2]
-    return transform
+def _transform(preprocessing: PreprocessCfg) -> ImageTransform:
+    """open_clip's own preprocessing for inference, but for the normalisation."""
+    height, width = _pair(preprocessing.size)
+    resize: Any = preprocessing.resize_mode
+    by_ratio = resize == "shortest" and height != width  # there open_clip is deaf to the interpolation
+    linear = preprocessing.interpolation == "bilinear" and not by_ratio
+    red = green = blue = preprocessing.fill_color if resize == "longest" else 0
+    return ImageTransform(
+        (height, width), resize, "bilinear" if linear else "bicubic", fill=(red, green, blue)
+    )
 
 
 def _fold_normalisation(visual: nn.Module, preprocessing: PreprocessCfg) -> bool:

@@ -11,9 +11,9 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
+from ..decoding.transform import ImageTransform
 from ..errors import InputError
 from .checkpoints import weights_digest
 from .depths import layer_depths
@@ -139,12 +139,12 @@ class PairEncoder(ABC):
         }
         return identity if self._normalise else {**identity, "normalised": False}
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """The whole image as a square, (3, h, w) uint8; normalisation comes later."""
-        return square_pixels(image, self._config.image_size)
+    @property
+    def transform(self) -> ImageTransform:
+        return squashed(self._config.image_size)
 
     def image_vectors(self, pixels: Tensor) -> Tensor:
-        """Rows (n, dim), differentiable, of preprocessed images (n, 3, h, w) uint8."""
+        """Rows (n, dim), differentiable, of transformed images (n, 3, h, w) uint8."""
         with self.precise():
             return self._rows(self._image_vectors(self.images(pixels)))
 
@@ -228,9 +228,9 @@ class PairEncoder(ABC):
         return unit_rows(vectors) if self._normalise else at_least_float32(vectors)
 
 
-def square_pixels(image: Image.Image, side: int) -> np.ndarray:
-    """The whole image squashed to a square, (3, side, side) uint8."""
-    return np.asarray(image.resize((side, side), Image.Resampling.BICUBIC)).transpose(2, 0, 1).copy()
+def squashed(side: int) -> ImageTransform:
+    """The whole image as a square."""
+    return ImageTransform((side, side), "squash")
 
 
 def normalised(pixels: Tensor) -> Tensor:

@@ -1,18 +1,18 @@
-"""Image models of timm as encoders of images alone: pooled features, preprocessed as in their training."""
+"""Image models of timm as encoders of images alone: pooled features of pictures prepared as in training."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from timm.data.config import resolve_model_data_config
-from timm.data.transforms_factory import create_transform
 from torch import Tensor
 
+from ..decoding.transform import INTERPOLATIONS, ImageTransform
 from ..errors import InputError
 from .checkpoints import weights_digest
 from .depths import layer_depths
@@ -49,7 +49,7 @@ class TimmEncoder:
         channels = self._preprocessing["input_size"][0]
         if channels != 3:
             raise InputError(f"timm's {self.architecture} takes pictures of {channels} channels; expected 3")
-        self._to_pixels: Any = create_transform(**self._preprocessing, use_prefetcher=True)
+        self.transform = _transform(self.architecture, self._preprocessing)
         self._mean, self._std = (
             torch.tensor(self._preprocessing[key], device=self.device).view(3, 1, 1) * 255
             for key in ("mean", "std")
@@ -75,12 +75,8 @@ class TimmEncoder:
         }
         return identity if self._normalise else {**identity, "normalised": False}
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        """The image after the model's own resize and crop, (3, h, w) uint8; normalisation comes later."""
-        return np.asarray(self._to_pixels(image))
-
     def image_vectors(self, pixels: Tensor) -> Tensor:
-        """Rows (n, dim), differentiable, of preprocessed images (n, 3, h, w) uint8."""
+        """Rows (n, dim), differentiable, of transformed images (n, 3, h, w) uint8."""
         images = (pixels.to(self.device).float() - self._mean) / self._std
         enabled = self._trainable and self._precision == "bf16"
         autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
@@ -108,3 +104,24 @@ class TimmEncoder:
             raise ValueError("only an encoder that was loaded to be trained has its checkpoint's parameters")
         write_timm(folder, self.architecture, self.module, self._options, self._preprocessing)
         return f"timm:{self.architecture}/{folder}"
+
+
+def _transform(architecture: str, preprocessing: Mapping[str, Any]) -> ImageTransform:
+    """timm's own preprocessing for inference, but for the normalisation.
+
+    Raises InputError for a random interpolation: the same picture would have other pixels every time.
+    """
+    interpolation = preprocessing["interpolation"]
+    if interpolation not in INTERPOLATIONS:
+        raise InputError(
+            f"timm's {architecture} resizes by '{interpolation}'; expected one of {', '.join(INTERPOLATIONS)}"
+        )
+    _, height, width = preprocessing["input_size"]
+    share, mode = preprocessing["crop_pct"], preprocessing["crop_mode"]
+    aim = math.floor(height / share), math.floor(width / share)
+    if mode == "squash":
+        return ImageTransform((height, width), "squash", interpolation, aim)
+    if mode == "border":  # padded with the colour that normalisation takes for none
+        red, green, blue = (round(255 * value) for value in preprocessing["mean"])
+        return ImageTransform((height, width), "longest", interpolation, aim, (red, green, blue))
+    return ImageTransform((height, width), "shortest", interpolation, aim)

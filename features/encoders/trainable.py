@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
-from PIL import Image
 from torch import Tensor, nn
 
+from ..decoding.transform import ImageTransform
 from ..errors import InputError
 from .depths import layer_depths
 from .low_rank import add_adapters
@@ -47,12 +47,13 @@ class Trainable(Protocol):
 class TrainableImages(Trainable, Protocol):
     """An `ImageEncoder` whose vectors carry gradients."""
 
-    def preprocess(self, image: Image.Image) -> np.ndarray: ...
+    @property
+    def transform(self) -> ImageTransform: ...
 
     def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray: ...
 
     def image_vectors(self, pixels: Tensor) -> Tensor:
-        """Rows (n, dim) of preprocessed images (n, 3, h, w) uint8; unit rows if it was loaded so."""
+        """Rows (n, dim) of transformed images (n, 3, h, w) uint8; unit rows if it was loaded so."""
         ...
 
 

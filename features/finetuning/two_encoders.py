@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
+from ..decoding.transform import ImageTransform
 from ..encoders.rows import unit_rows
 from ..encoders.trainable import TEMPERATURES, TrainableImages, TrainableTexts
 
@@ -44,8 +44,9 @@ class TwoEncoders:
     def identity(self) -> dict[str, Any]:
         return {IMAGE: self.images.identity, TEXT: self.texts.identity}
 
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        return self.images.preprocess(image)
+    @property
+    def transform(self) -> ImageTransform:
+        return self.images.transform
 
     def tokenize(self, text: str) -> list[int]:
         return self.texts.tokenize(text)

@@ -11,10 +11,11 @@ import numpy as np
 
 from ...features.catalog import Catalog, read_catalog
 from ...features.config import CatalogConfig, ExtractConfig
+from ...features.decoding.boxes import image_view_definition
 from ...features.encoders.names import reads_images
 from ...features.errors import InputError
 from ...features.presets import chosen_views
-from ...features.views import View, image_view_definition, text_views
+from ...features.views import View, text_views
 from ..encoders import Encoders
 from ..foreign import numbered_items, open_foreign
 

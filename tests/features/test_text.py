@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
+from mmrec.features.decoding.transform import ImageTransform
 from mmrec.features.text import RELEASED_CHARACTERS, count_texts, encode_texts
 
 AXES = {"red": 0, "blue": 1}  # a window of "red"s points along the first axis, of "blue"s along the second
@@ -16,6 +16,7 @@ class AxisEncoder:
     """Windows of two words; a window's vector is the direction of its counts of words."""
 
     dim, context_length, content_length = 3, 4, 2
+    transform = ImageTransform((1, 1))
 
     def __init__(self) -> None:
         self.batches: list[list[tuple[int, ...]]] = []
@@ -23,9 +24,6 @@ class AxisEncoder:
     @property
     def identity(self) -> dict[str, Any]:
         return {"name": "axes"}
-
-    def preprocess(self, image: Image.Image) -> np.ndarray:
-        return np.asarray(image)
 
     def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
         return np.empty((0, self.dim), dtype=np.float32)

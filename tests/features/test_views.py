@@ -1,50 +1,7 @@
-import numpy as np
 import pytest
-from PIL import Image
 
 from mmrec.features.errors import InputError
-from mmrec.features.views import TextView, crop, image_view_boxes, image_view_definition, text_views
-
-
-def image_of(width: int, height: int) -> Image.Image:
-    """An image whose pixel at (x, y) is (x, y, 0)."""
-    y, x = np.mgrid[:height, :width]
-    return Image.fromarray(np.stack([x, y, np.zeros_like(x)], axis=-1).astype(np.uint8))
-
-
-def corner(image: Image.Image) -> tuple[int, ...]:
-    return np.asarray(image)[0, 0, :2].tolist()
-
-
-def test_quadrants_tile_the_image_without_overlap() -> None:
-    parts = [crop(image_of(5, 4), box) for box in image_view_boxes("quadrants", {})]
-    assert [part.size for part in parts] == [(3, 2), (2, 2), (3, 2), (2, 2)]
-    assert [corner(part) for part in parts] == [[0, 0], [3, 0], [0, 2], [3, 2]]
-
-
-def test_the_centre_is_three_quarters_of_the_largest_square() -> None:
-    image = image_of(80, 40)
-    (box,) = image_view_boxes("center", {}, image.size)
-    part = crop(image, box)
-    assert part.size == (30, 30)
-    assert corner(part) == [25, 5]
-    assert image_view_definition("center", {}) == {"center_square": 0.75}
-
-
-def test_a_named_crop_comes_from_the_configuration() -> None:
-    crops = {"logo": ((0.5, 0.0, 1.0, 0.25),)}
-    assert image_view_boxes("logo", crops) == crops["logo"]
-    assert crop(image_of(8, 8), crops["logo"][0]).size == (4, 2)
-    assert image_view_definition("logo", crops) == {"boxes": [[0.5, 0.0, 1.0, 0.25]]}
-    with pytest.raises(InputError, match=r"unknown image view 'lgo' \(did you mean 'logo'\?\)"):
-        image_view_boxes("lgo", crops)
-
-
-def test_crops_of_one_pixel_and_of_everything() -> None:
-    pixel, image = image_of(1, 1), image_of(3, 3)
-    assert all(crop(pixel, box).size == (1, 1) for box in image_view_boxes("quadrants", {}))
-    assert crop(image, image_view_boxes("full", {})[0]) is image
-
+from mmrec.features.views import TextView, text_views
 
 ALL = TextView("all", "{title}. {genres}. {tags}.")
 

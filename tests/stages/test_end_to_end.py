@@ -147,7 +147,7 @@ def test_a_killed_run_goes_on_to_the_same_bytes(shop: Shop, trained: TrainReport
 
 
 def test_pictures_are_decoded_once_and_each_crop_is_encoded_once(shop: Shop, trained, monkeypatch) -> None:
-    monkeypatch.setattr(item_inputs, "item_pixels", None)  # it would be called to decode
+    monkeypatch.setattr(item_inputs, "DecodePool", None)  # it would be called to decode
     seen: list[int] = []
     plain = open_clip.OpenClipEncoder.image_vectors
 

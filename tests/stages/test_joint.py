@@ -43,9 +43,9 @@ def test_every_item_with_a_picture_or_a_text_has_a_joint_vector(mugs, beit3, tmp
     }
     encoder = load_encoder(f"beit3:{beit3}", device="cpu")
     assert isinstance(encoder, Beit3Encoder)
-    image = encoder.preprocess(Image.new("RGB", (8, 8), (60, 0, 195)))
+    image = encoder.transform(Image.new("RGB", (8, 8), (60, 0, 195)))
     red, blue = encoder.tokenize("red"), encoder.tokenize("blue")
-    grey = encoder.preprocess(Image.new("RGB", (8, 8), (180, 0, 75)))
+    grey = encoder.transform(Image.new("RGB", (8, 8), (180, 0, 75)))
     expected = encoder.encode_joint([image, image, None, grey, None], [red, None, red, None, blue])
     joint, alone, text = (store.read(view)[0] for view in ("joint", "joint.image", "joint.text"))
     found = [joint[1], alone[1], text[1], joint[3], joint[4]]
@@ -80,7 +80,7 @@ def test_several_pictures_are_averaged(beit3, png, tmp_path) -> None:
     catalog = CatalogConfig(items=str(tmp_path / "items.parquet"), image="image")
     encoder = load_encoder(f"beit3:{beit3}", device="cpu", normalise=False)
     assert isinstance(encoder, Beit3Encoder)
-    pictures = [encoder.preprocess(Image.new("RGB", (8, 8), colour)) for colour in ((200, 0, 0), (0, 200, 0))]
+    pictures = [encoder.transform(Image.new("RGB", (8, 8), colour)) for colour in ((200, 0, 0), (0, 200, 0))]
     both = encoder.encode_joint(pictures, [encoder.tokenize("red")] * 2)
     for pooling, expected in (("mean", both.mean(axis=0)), ("first", both[0])):
         config = ExtractConfig(

@@ -42,7 +42,7 @@ def test_a_picture_is_squeezed_into_a_square_and_nothing_is_cut_off(beit3: Path)
     encoder = load_encoder(f"beit3:{beit3}", device="cpu")
     image = Image.new("RGB", (80, 32), (10, 20, 30))
     image.paste((200, 0, 0), (70, 0, 80, 32))  # the right edge, which a centre crop would lose
-    pixels = encoder.preprocess(image)
+    pixels = encoder.transform(image)
     assert pixels.shape == (3, 32, 32) and pixels.dtype == np.uint8
     assert pixels[:, 16, 4].tolist() == [10, 20, 30] and pixels[0, 16, -1] > 190
 
@@ -124,7 +124,7 @@ def test_whatever_changes_a_vector_changes_the_identity_and_a_place_does_not(bei
 
 def test_another_size_and_bf16_stay_near(beit3: Path, pictures) -> None:
     encoder = load_encoder(f"beit3:{beit3}", "fp32", "cpu", None, True, 48)
-    assert encoder.preprocess(Image.new("RGB", (9, 9))).shape == (3, 48, 48)
+    assert encoder.transform(Image.new("RGB", (9, 9))).shape == (3, 48, 48)
     fp32, bf16 = (load_encoder(f"beit3:{beit3}", precision, "cpu") for precision in ("fp32", "bf16"))
     ids = [fp32.tokenize("a red mug")] * 3
     drift = 1 - (fp32.encode_joint(pictures, ids) * bf16.encode_joint(pictures, ids)).sum(axis=1)

@@ -77,7 +77,7 @@ def test_image_vectors_are_those_of_open_clips_own_transform(
         expected = F.normalize(model.encode_image(torch.stack([transform(p) for p in pictures()])), dim=-1)
 
     encoder = load_encoder(name, device="cpu")
-    pixels = [encoder.preprocess(picture) for picture in pictures()]
+    pixels = [encoder.transform(picture) for picture in pictures()]
 
     assert {(p.shape, p.dtype) for p in pixels} == {((3, 32, 32), np.dtype(np.uint8))}
     np.testing.assert_allclose(encoder.encode_images(pixels), expected.numpy(), atol=1e-5)
@@ -124,7 +124,7 @@ def test_markup_of_special_tokens_in_a_text_stays_text(tmp_path: Path) -> None:
 def test_bf16_stays_close_to_fp32(tmp_path: Path) -> None:
     _, name = write_checkpoint(tmp_path)
     fp32, bf16 = (load_encoder(name, precision, device="cpu") for precision in ("fp32", "bf16"))
-    pixels = [fp32.preprocess(picture) for picture in pictures()]
+    pixels = [fp32.transform(picture) for picture in pictures()]
     windows = [fp32.tokenize(text) for text in TEXTS]
 
     images = (fp32.encode_images(pixels) * bf16.encode_images(pixels)).sum(axis=1)
@@ -252,7 +252,7 @@ def test_the_tiny_clip_knows_held_out_products_by_their_texts() -> None:
     encoder = load_encoder("tiny", device="cpu")
     rng = np.random.default_rng(20_240_501)
     products = [random_product(rng) for _ in range(500)]
-    images = encoder.encode_images([encoder.preprocess(product_picture(p, rng)) for p in products])
+    images = encoder.encode_images([encoder.transform(product_picture(p, rng)) for p in products])
     texts = [
         f"{product_title(p, rng)}. {p.brand}. {p.category}. {product_description(p, rng)}" for p in products
     ]

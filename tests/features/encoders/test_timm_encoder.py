@@ -35,7 +35,7 @@ def test_vectors_are_what_the_classifier_reads_after_the_models_own_preprocessin
         states = model.forward_features(transform(picture)[None])
         expected = model.forward_head(states, pre_logits=True)
     encoder = load_image_encoder(timm_checkpoint, device="cpu")
-    pixels = encoder.preprocess(picture)
+    pixels = encoder.transform(picture)
     assert pixels.dtype == np.uint8 and pixels.shape == (3, 160, 160)
     np.testing.assert_allclose(encoder.encode_images([pixels]), F.normalize(expected), atol=1e-5)
     raw = load_image_encoder(timm_checkpoint, device="cpu", normalise=False)
@@ -49,13 +49,13 @@ def test_every_kind_of_model_gives_rows_of_the_width_that_it_says(model, tmp_pat
     encoder = load_image_encoder(
         f"timm:{model}/{tmp_path / 'weights.safetensors'}", device="cpu", image_size=64
     )
-    rows = encoder.encode_images([encoder.preprocess(picture)] * 2)
+    rows = encoder.encode_images([encoder.transform(picture)] * 2)
     assert rows.shape == (2, encoder.dim) and np.isfinite(rows).all()
 
 
 def test_bf16_is_close_and_another_space(timm_checkpoint, picture) -> None:
     exact, rounded = (load_image_encoder(timm_checkpoint, kind, "cpu") for kind in ("fp32", "bf16"))
-    pixels = [exact.preprocess(picture)]
+    pixels = [exact.transform(picture)]
     cosine = float((exact.encode_images(pixels) @ rounded.encode_images(pixels).T).squeeze())
     assert 0.99 < cosine < 1 and exact.identity != rounded.identity
 
@@ -64,9 +64,9 @@ def test_another_size_interpolates_positions_and_is_kept_when_saved(
     timm_checkpoint, picture, tmp_path
 ) -> None:
     encoder = load_image_encoder(timm_checkpoint, device="cpu", image_size=96)
-    assert encoder.preprocess(picture).shape == (3, 96, 96)
+    assert encoder.transform(picture).shape == (3, 96, 96)
     assert encoder.identity["options"] == {"img_size": 96}
-    assert encoder.encode_images([encoder.preprocess(picture)]).shape == (1, 64)
+    assert encoder.encode_images([encoder.transform(picture)]).shape == (1, 64)
 
 
 def test_the_description_beside_a_checkpoint_says_how_pictures_are_prepared(timm_checkpoint, picture) -> None:
@@ -78,7 +78,7 @@ def test_the_description_beside_a_checkpoint_says_how_pictures_are_prepared(timm
     encoder = load_image_encoder(timm_checkpoint, device="cpu")
     assert encoder.identity["weights"] == plain.identity["weights"]
     assert encoder.identity["preprocessing"]["crop_pct"] == 0.5
-    assert (encoder.preprocess(picture) != plain.preprocess(picture)).any()
+    assert (encoder.transform(picture) != plain.transform(picture)).any()
     assert encoder_fingerprint(timm_checkpoint, "fp32") != before
 
     sidecar.write_text(json.dumps({"architecture": "test_resnet"}))
@@ -97,7 +97,7 @@ def test_a_folder_is_read_as_timm_saves_it(safe, tmp_path, picture) -> None:
     timm.models.save_for_hf(model, str(tmp_path), safe_serialization=safe)
     encoder = load_image_encoder(f"timm:test_vit/{tmp_path}", device="cpu")
     assert encoder.identity["preprocessing"]["crop_pct"] == 0.7
-    pixels = encoder.preprocess(picture)
+    pixels = encoder.transform(picture)
     with torch.no_grad():
         images = (torch.from_numpy(pixels / 255).float() - 0.5) / 0.5
         expected = model.eval().forward_head(model.forward_features(images[None]), pre_logits=True)

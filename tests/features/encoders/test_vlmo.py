@@ -115,7 +115,7 @@ def test_whatever_changes_a_vector_changes_the_identity_and_a_place_does_not(vlm
 
 def test_another_size_and_bf16_stay_near(vlmo: Path, pictures) -> None:
     encoder = load_encoder(f"vlmo:{vlmo}", "fp32", "cpu", None, True, 48)
-    assert encoder.preprocess(Image.new("RGB", (9, 9))).shape == (3, 48, 48)
+    assert encoder.transform(Image.new("RGB", (9, 9))).shape == (3, 48, 48)
     fp32, bf16 = (load_encoder(f"vlmo:{vlmo}", precision, "cpu") for precision in ("fp32", "bf16"))
     ids = [fp32.tokenize("a red mug")] * 3
     drift = 1 - (fp32.encode_joint(pictures, ids) * bf16.encode_joint(pictures, ids)).sum(axis=1)

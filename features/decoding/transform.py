@@ -1,0 +1,65 @@
+"""What an encoder does to a picture before it is normalised: a resize, then the centre of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from PIL import Image
+
+Resize = Literal["shortest", "longest", "squash"]
+Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
+INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTransform:
+    """RGB images of any size to (3, h, w) uint8 pixels of one size.
+
+    The shorter side is brought to the size (and the longer one cut), the longer one (and the shorter one
+    padded), or both, by which the picture is squashed.
+    """
+
+    size: tuple[int, int]  # (h, w) of what comes back
+    resize: Resize = "shortest"
+    interpolation: Interpolation = "bicubic"
+    resized: tuple[int, int] | None = None  # (h, w) that the resize aims at, where that is not `size`
+    fill: tuple[int, int, int] = (0, 0, 0)  # colour of the padding
+
+    def __call__(self, image: Image.Image) -> np.ndarray:
+        """The pixels that the encoder's own library makes of the image, by Pillow; safe in many threads."""
+        height, width = self.resized_size(image.height, image.width)
+        resample = Image.Resampling[self.interpolation.upper()]
+        return self.centre(np.asarray(image.resize((width, height), resample)))
+
+    def resized_size(self, height: int, width: int) -> tuple[int, int]:
+        """(h, w) of an image after the resize, before anything is cut or padded."""
+        aim = self.resized or self.size
+        if self.resize == "squash":
+            return aim
+        if self.resize == "shortest" and aim[0] == aim[1]:  # torchvision cuts the longer side's fraction off
+            shorter = min(height, width)
+            return int(aim[0] * height / shorter), int(aim[0] * width / shorter)
+        ratios = height / aim[0], width / aim[1]
+        ratio = min(ratios) if self.resize == "shortest" else max(ratios)
+        return max(round(height / ratio), 1), max(round(width / ratio), 1)
+
+    def centre(self, pixels: np.ndarray) -> np.ndarray:
+        """The centre of resized pixels (h, w, 3), padded where they are smaller, as (3, h, w)."""
+        (top, bottom), (left, right) = map(_middle, pixels.shape[:2], self.size)
+        kept = pixels[top:bottom, left:right].transpose(2, 0, 1)  # (3, h, w) or less
+        if kept.shape[1:] == self.size:
+            return np.ascontiguousarray(kept)
+        padded = np.empty((3, *self.size), np.uint8)
+        padded[:] = np.array(self.fill, np.uint8)[:, None, None]
+        height, width = self.size
+        top, left = (height - kept.shape[1]) // 2, (width - kept.shape[2]) // 2
+        padded[:, top : top + kept.shape[1], left : left + kept.shape[2]] = kept
+        return padded
+
+
+def _middle(length: int, kept: int) -> tuple[int, int]:
+    """Where the middle of a side starts and stops; all of a side that is shorter."""
+    start = max(round((length - kept) / 2), 0)
+    return start, min(start + kept, length)
