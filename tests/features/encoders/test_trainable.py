@@ -104,6 +104,20 @@ def test_depths_count_down_from_the_vectors() -> None:
     assert list(layer_depths(names).values()) == [2, 1, 1, 0, 3, 1]
 
 
+@pytest.mark.parametrize(
+    "expected",
+    [
+        {"conv_stem.w": 2, "bn1.w": 2, "blocks.0.0.bn2.w": 1, "conv_head.w": 0, "bn2.w": 0},  # EfficientNet
+        {"visual.conv2.w": 2, "visual.bn2.w": 2, "visual.layer1.0.bn2.w": 1, "text.layers.0.w": 1},  # RN50
+        {"shared.w": 3, "block.0.layer.1.w": 2, "block.1.layer.0.w": 1, "final_layer_norm.w": 0},  # T5
+        {"patch_embed.backbone.stages.0.w": 2, "blocks.0.w": 1, "norm.w": 0},  # a hybrid of both kinds
+    ],
+    ids=lambda expected: next(iter(expected)),
+)
+def test_depths_of_architectures_that_name_things_otherwise(expected) -> None:
+    assert layer_depths(expected) == expected
+
+
 def test_float64_has_gradients_in_float64(name) -> None:
     encoder = load_trainable(name, device="cpu")
     encoder.module.double()
