@@ -71,7 +71,7 @@ def remove_stale_temporaries(folder: str | os.PathLike[str], min_age: float = 0.
 
 @contextmanager
 def fresh_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of the flat folder `folder` when the block succeeds.
+    """Yield an empty folder that takes the place of `folder` when the block succeeds.
 
     When it raises, `folder` stays as it was; a kill between the two renames is mended by `recover_folder`.
     """
@@ -81,7 +81,7 @@ def fresh_folder(folder: Path) -> Iterator[Path]:
     fresh.mkdir(parents=True)
     try:
         yield fresh
-        for path in (*fresh.iterdir(), fresh):
+        for path in (*fresh.rglob("*"), fresh):
             _sync(path)
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -94,10 +94,11 @@ def fresh_folder(folder: Path) -> Iterator[Path]:
 
 
 def recover_folder(folder: Path) -> None:
-    """After a kill between the two renames of `fresh_folder`, put the previous folder back."""
+    """After a kill in `fresh_folder`: put the previous folder back between its two renames, else remove it."""
     old = folder.with_name(folder.name + ".old")
     if old.exists() and not folder.exists():
         old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 
+from mmrec.features import files
 from mmrec.features.files import (
     atomic_path,
     digest_bytes,
     digest_json,
     file_sha256,
+    fresh_folder,
+    recover_folder,
     remove_stale_temporaries,
     write_json,
 )
@@ -73,3 +76,32 @@ def test_only_abandoned_temporaries_are_removed(tmp_path: Path) -> None:
     assert remove_stale_temporaries(tmp_path, min_age=60) == 0
     assert remove_stale_temporaries(tmp_path) == 1
     assert [path.name for path in tmp_path.iterdir()] == ["kept.tmp"]
+
+
+@pytest.mark.parametrize("renames", [1, 2])
+def test_a_folder_is_its_old_or_its_new_self_after_a_kill(tmp_path, monkeypatch, renames: int) -> None:
+    folder, rename, done = tmp_path / "model", Path.rename, []
+    folder.mkdir()
+    (folder / "a").write_text("old")
+
+    def killed(self: Path, target: Path) -> None:
+        rename(self, target)
+        done.append(target)
+        if len(done) == renames:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt), fresh_folder(folder) as fresh:
+        (fresh / "a").write_text("new")
+        patched.setattr(Path, "rename", killed)
+    recover_folder(folder)
+    assert (folder / "a").read_text() == ("old", "new")[renames - 1]
+    assert not (tmp_path / "model.old").exists()
+
+
+def test_files_of_inner_folders_are_synced_too(tmp_path, monkeypatch) -> None:
+    synced = []
+    monkeypatch.setattr(files, "_sync", synced.append)
+    with fresh_folder(tmp_path / "encoder") as fresh:
+        (fresh / "text").mkdir()
+        (fresh / "text" / "weights").write_text("")
+    assert {path.name for path in synced} >= {"weights", "text", "encoder.new"}
