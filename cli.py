@@ -9,15 +9,17 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperCommand
 
 from .pipeline.process import settle_process
 
 if TYPE_CHECKING:
     from .pipeline.config import Config
     from .pipeline.outcome import Outcome
+    from .stages.extraction.parts import Part
 
 app = typer.Typer(
     name="mmrec",
@@ -49,6 +51,18 @@ EXIT_PEER_FAILED = EXIT_INTERRUPTED  # torchrun reports the code of the process 
 ALONE = ("extract", "evaluate", "run", "tune", "sweep", "demo")  # commands that write, in one process
 
 
+class _ReasonOptional(TyperCommand):
+    """`--retry-failed` may stand without its reason, for which Typer has no option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        given = []
+        for arg, following in zip(args, [*args[1:], "-"], strict=True):
+            given.append(arg)
+            if arg == "--retry-failed" and following.startswith("-"):
+                given.append("any")
+        return super().parse_args(ctx, given)
+
+
 @app.callback(invoke_without_command=True)
 def main(
     context: typer.Context,
@@ -69,13 +83,48 @@ def main(
     _start_logging(logging.DEBUG if verbose else logging.WARNING if quiet or rank else logging.INFO)
 
 
-@app.command(epilog="Example: mmrec extract -c examples/movielens-posters.toml")
-def extract(config: ConfigFile, set_: Overrides = None, output: Output = None, json: AsJson = False) -> None:
+@app.command(
+    cls=_ReasonOptional, epilog="Example: mmrec extract -c examples/movielens-posters.toml --retry-failed"
+)
+def extract(
+    config: ConfigFile,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            "--shard",
+            metavar="I/N",
+            help="Make part I of N only, counted from 0 as in $SLURM_ARRAY_TASK_ID of --array=0-N-1 and "
+            "$JOB_COMPLETION_INDEX: shards I, I + N, I + 2 N, ...; then --merge.",
+        ),
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Make the shards of all parts the store.")] = False,
+    retry_failed: Annotated[
+        str | None,
+        typer.Option(
+            "--retry-failed",
+            metavar="[REASON]",
+            help="Encode items that failed for this reason once more, or all that failed.",
+        ),
+    ] = None,
+    set_: Overrides = None,
+    output: Output = None,
+    json: AsJson = False,
+) -> None:
     """Encode every new or changed item of the catalogue into the feature store."""
+    part = _part(shard)
+    if merge and (part is not None or retry_failed is not None):
+        raise typer.BadParameter("encodes nothing, so it goes with no other mode", param_hint="--merge")
     with _user_errors():
-        from .pipeline import run as pipeline
+        from .pipeline import extraction
 
-        _print(pipeline.extract(_load(config, set_, output)), json)
+        loaded = _load(config, set_, output)
+        if merge:
+            outcome = extraction.merge(loaded)
+        elif part is not None:
+            outcome = extraction.extract_part(loaded, part, retry_failed)
+        else:
+            outcome = extraction.extract(loaded, retry_failed)
+        _print(outcome, json)
 
 
 @app.command(epilog="Example: mmrec align -c examples/alignrec-posters.toml --set align.epochs=30")
@@ -280,6 +329,15 @@ def _rank(command: str) -> int:
     return int(values["RANK"])
 
 
+def _part(text: str | None) -> Part | None:
+    from .stages.extraction.parts import Part
+
+    try:
+        return None if text is None else Part.parse(text)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--shard") from error
+
+
 def _load(
     config: Path, overrides: list[str] | None, output: Path | None, drop_unknown: bool = False
 ) -> Config:
@@ -335,9 +393,10 @@ def _user_errors() -> Iterator[None]:
 
 
 def _describe(error: Exception) -> str:
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = error.filename or "the output folder"
-        return f"{where}: no space left on this disk; free some and run the same command to go on"
+        what = "no space left on this disk" if error.errno == errno.ENOSPC else "your disk quota is used up"
+        return f"{where}: {what}; free some and run the same command to go on"
     return str(error)
 
 

@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def extract_features(path: Path, output: Path) -> None:
-    from mmrec.pipeline.run import extract
+    from mmrec.pipeline.extraction import extract
 
     config = data_config(path, [f"run.features={output / 'features'}"])
     if config.catalog is not None or config.extract.foreign:

@@ -148,7 +148,8 @@ def _foreign(views: Mapping[str, Path]) -> list[str]:
 
 def measure(stores: Stores, output: Path) -> list[dict[str, Any]]:
     """A row per set of views: what judging says, and what the models reach."""
-    from mmrec.pipeline.run import evaluate, extract, judge, train
+    from mmrec.pipeline.extraction import extract
+    from mmrec.pipeline.run import evaluate, judge, train
 
     store = f"run.features={output / ('features-' + next(iter(stores.sets)).replace(' ', '-'))}"
     extract(data_config(stores.config, [*stores.overrides, store]))

@@ -71,7 +71,7 @@ def main() -> None:
 
 def measure(model: str, space: dict[str, Any] | None, arguments: argparse.Namespace) -> list[dict[str, Any]]:
     """The row of the tuned model and, where MMRec has it, the row at MMRec's settings."""
-    from mmrec.pipeline.run import extract
+    from mmrec.pipeline.extraction import extract
     from mmrec.pipeline.tuning import tune, with_settings
     from mmrec.recsys.grids import GRIDS
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,17 @@ from typing import Any
 import numpy as np
 import polars as pl
 
+from .errors import InputError
 from .files import atomic_path, digest_json, file_sha256, remove_stale_temporaries, write_json
-from .shards import Failure, ShardInfo, ShardRows, read_shard_info, shard_key, write_shard_file
+from .shards import (
+    Failure,
+    ShardInfo,
+    ShardRows,
+    read_columns,
+    read_shard_info,
+    shard_key,
+    write_shard_file,
+)
 from .store_reader import CACHE, MANIFEST, SCHEMA, FeatureStore, is_intact, read_manifest
 from .tables import write_parquet
 from .vector_cache import remove_outdated
@@ -22,6 +32,8 @@ from .versions import library_versions
 
 log = logging.getLogger(__name__)
 
+_ABANDONED = 3600.0  # seconds after which what is unfinished among several writers has none any more
+_SHARD_FILE = re.compile(r"part-(\d{5,})(-[0-9a-f]{8})?\.parquet")
 _LIBRARIES = (
     *("mmrec", "numpy", "open_clip_torch", "pillow", "polars", "pyarrow", "sentence-transformers"),
     *("sentencepiece", "timm", "torch", "transformers"),
@@ -50,13 +62,21 @@ class FeatureStoreWriter:
     """Writes a store shard by shard; the live store stays whole and readable until `commit`.
 
     `space` is everything that decides what vectors mean and is not a row (encoder, views, normalisation);
-    rows are taken over only from a store of the same space. One writer at a time: the caller holds a lock.
+    rows are taken over only from a store of the same space, and not those of items that failed for a reason
+    in `retried`. The caller holds a lock: one writer at a time, or, each with `alone` off, several of which
+    none commits and each has shards of its own.
     """
 
-    def __init__(self, folder: str | Path, space: dict[str, Any]) -> None:
-        self.folder, self.space = Path(folder), space
+    def __init__(
+        self,
+        folder: str | Path,
+        space: dict[str, Any],
+        retried: Collection[str] = (),
+        alone: bool = True,
+    ) -> None:
+        self.folder, self.space, self._retried = Path(folder), space, frozenset(retried)
         self.folder.mkdir(parents=True, exist_ok=True)
-        remove_stale_temporaries(self.folder)
+        remove_stale_temporaries(self.folder, min_age=0.0 if alone else _ABANDONED)
         self._space_digest = digest_json(space)
         self._live = read_manifest(self.folder) if (self.folder / MANIFEST).exists() else None
         self._live_shards = {shard["file"]: shard for shard in self._live["shards"]} if self._live else {}
@@ -76,15 +96,33 @@ class FeatureStoreWriter:
     ) -> list[Failure] | None:
         """The failures of shard `index` if it lies on disk with exactly these rows, else None."""
         key = shard_key(self._space_digest, item_ids, content_hashes)
-        for file in _shard_files(index, key):
+        # First what waits for a commit: beside a file of the live store with the same key, a retry made it.
+        for file in sorted(_shard_files(index, key), key=lambda file: file in self._live_shards):
             info = read_shard_info(self.folder / file)
             if info is None or info.key != key:
                 continue
-            if file in self._live_shards and file not in self._intact:
+            if file in self._live_shards and (file not in self._intact or self._retries(info.failures)):
                 continue
             self._record(index, file, item_ids, info)
             return info.failures
         return None
+
+    def adopt(self, index: int, item_ids: pl.Series) -> list[Failure]:
+        """Take shard `index` as some writer left it, and return its failures; the content of its items is not
+        looked at. InputError says why no file there will do.
+        """
+        problems = []
+        waiting = self._waiting.get(index, ())  # two, where a writer was killed before it removed the older
+        newest_first = sorted(waiting, key=lambda file: -(self.folder / file).stat().st_mtime_ns)
+        for file in [*newest_first, *self._live_by_index.get(index, ())]:
+            try:
+                info = self._checked_account(file, item_ids)
+            except InputError as error:
+                problems.append(str(error))
+            else:
+                self._record(index, file, item_ids, info)
+                return info.failures
+        raise InputError(problems[0] if problems else "not made yet")
 
     def existing_rows(self, item_ids: pl.Series, content_hashes: Sequence[str]) -> ExistingRows:
         """What the live store of the same space holds for these items with this content."""
@@ -95,6 +133,9 @@ class FeatureStoreWriter:
             "asked"
         )
         found = wanted.join(known, on=["item_id", "content_hash"], maintain_order="left")
+        if self._retried:
+            again = [item for item, failures in ledger.items() if self._retries(failures)]
+            found = found.filter(~pl.col("item_id").is_in(pl.Series(again, dtype=item_ids.dtype).implode()))
         failures = [failure for item in found["item_id"] for failure in ledger.get(item, [])]
         return ExistingRows(store, dict(zip(found["asked"], found["row"], strict=True)), failures)
 
@@ -159,6 +200,38 @@ class FeatureStoreWriter:
             "key": info.key,
         }
         self._done[index] = entry, info
+        for superseded in self._waiting.get(index, set()) - {
+            file
+        }:  # else `adopt` could not tell which counts
+            (self.folder / superseded).unlink(missing_ok=True)
+        self._waiting[index] = {file} - self._live_shards.keys()
+
+    def _checked_account(self, file: str, item_ids: pl.Series) -> ShardInfo:
+        """What a whole file of this space and these items says of itself; InputError for any other file."""
+        path = self.folder / file
+        info = read_shard_info(path)
+        if info is None or (file in self._live_shards and file not in self._intact):
+            raise InputError("damaged")
+        table = read_columns(path, ["item_id", "content_hash"])
+        stored, hashes = (pl.Series(table.column(n)) for n in (0, 1))
+        if stored.dtype != item_ids.dtype or not stored.equals(item_ids):
+            raise InputError("of other items")
+        if info.key != shard_key(self._space_digest, item_ids, hashes.to_list()):
+            raise InputError("of other settings")
+        return info
+
+    def _retries(self, failures: Iterable[Failure]) -> bool:
+        return any(failure.reason in self._retried for failure in failures)
+
+    @cached_property
+    def _waiting(self) -> dict[int, set[str]]:
+        """Finished shards that are not in the live store, by index."""
+        files = {path.name for path in self.folder.glob("part-*.parquet")}
+        return _by_index(files - self._live_shards.keys())
+
+    @cached_property
+    def _live_by_index(self) -> dict[int, set[str]]:
+        return _by_index(self._live_shards)
 
     @cached_property
     def _intact(self) -> set[str]:
@@ -206,6 +279,15 @@ class FeatureStoreWriter:
 def _shard_files(index: int, key: str) -> tuple[str, str]:
     """The two names that the shard may have: the plain one, and one for when the live store holds that."""
     return f"part-{index:05d}.parquet", f"part-{index:05d}-{key[:8]}.parquet"
+
+
+def _by_index(files: Iterable[str]) -> dict[int, set[str]]:
+    found: dict[int, set[str]] = {}
+    for file in files:
+        named = _SHARD_FILE.fullmatch(file)
+        if named:
+            found.setdefault(int(named[1]), set()).add(file)
+    return found
 
 
 def _summed(counts: Iterable[dict[str, int]]) -> dict[str, int]:

@@ -18,8 +18,8 @@ from ..stages import evaluate, index
 from ..stages.dataset import load_dataset
 from ..stages.lineage import read_lineage
 from ..stages.train import train_lineage
-from .config import Config
-from .run import measure, open_store, train_and_index, write_config
+from .config import Config, write_config
+from .run import measure, open_store, train_and_index
 from .workers import in_processes
 
 ACCOUNT = "cell.json"  # written last: a cell without it is not finished

@@ -14,6 +14,7 @@ import tomli_w
 from pydantic import BaseModel, Field, ValidationError
 
 from ..features.config import CatalogConfig, ExtractConfig
+from ..features.files import atomic_path
 from ..features.finetuning.config import FinetuneConfig
 from ..features.pretraining.config import SCRATCH, AlignConfig
 from ..recsys.config import EvaluateConfig, FusionConfig, IndexConfig, InteractionsConfig, TrainConfig
@@ -117,6 +118,12 @@ def load_config(path: Path, overrides: Sequence[str] = (), output: Path | None =
     if "sweep" in sections:
         raise ConfigError(f"{path}: holds a [sweep], many runs in one; run it with `mmrec sweep {path}`")
     return build_config(sections, source=str(path))
+
+
+def write_config(config: Config, folder: Path) -> None:
+    """The resolved config beside what it made; written last: a failed stage leaves the old artefact."""
+    with atomic_path(folder / "config.toml") as temporary:
+        temporary.write_text(config.to_toml(), encoding="utf-8")
 
 
 def load_sections(path: Path, overrides: Sequence[str] = (), output: Path | None = None) -> dict[str, Any]:

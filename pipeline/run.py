@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from ..features.files import atomic_path, remove_stale_temporaries
+from ..features.files import remove_stale_temporaries
 from ..features.store import FeatureStore
 from ..recsys.interactions import Dataset
 from ..recsys.parallel import team
@@ -15,27 +13,19 @@ from ..stages.encoder_run import EncoderReport
 from ..stages.end_to_end import ItemSource, trained_extract
 from ..stages.evaluate import EvaluateReport
 from ..stages.evaluate import evaluate as evaluate_stage
-from ..stages.extract import ExtractReport, check_failures, check_made_for
-from ..stages.extract import extract as extract_stage
+from ..stages.extract import check_failures, check_made_for
 from ..stages.finetune import finetune as finetune_stage
 from ..stages.index import IndexReport, build
 from ..stages.judge import check_features
 from ..stages.judge import judge as judge_stage
-from ..stages.similarity import check_similarity
 from ..stages.train import TrainReport
 from ..stages.train import train as train_stage
-from .config import Config, ConfigError
+from .config import Config, ConfigError, write_config
+from .extraction import bring_up_to_date
 from .judged import judged_tables, judged_text
 from .lock import locked
 from .outcome import Outcome
 from .summary import encoder_text, evaluation_text, extract_text, index_text, train_text
-
-
-def extract(config: Config) -> Outcome:
-    """Stage 1: the feature store of `config`."""
-    with locked(config.features):
-        report = _extract(config)
-    return Outcome({"features": report.facts()}, extract_text(report, config.features))
 
 
 def align(config: Config) -> Outcome | None:
@@ -102,7 +92,7 @@ def run(config: Config) -> Outcome:
         facts |= encoder.facts
     if config.catalog is not None or config.extract.foreign:
         with locked(config.features):
-            features = _extract(config)
+            features = bring_up_to_date(config)
         lines.append(extract_text(features, config.features))
         facts["features"] = features.facts()
     with locked(config.output):
@@ -150,15 +140,6 @@ def _make(config: Config, processes: Team | None) -> EncoderReport:
     return report
 
 
-def _extract(config: Config) -> ExtractReport:
-    report = extract_stage(config.catalog, config.extract, config.features)
-    write_config(config, config.features)
-    check_failures(report, config.extract, config.features)
-    if config.extract.has_gate:
-        check_similarity(FeatureStore(config.features), config.extract)
-    return report
-
-
 def open_store(config: Config) -> FeatureStore | None:
     """The feature store that the config asks for; None where it asks for none."""
     if config.catalog is None and not config.extract.foreign:
@@ -174,7 +155,7 @@ def train_and_index(
     remove_stale_temporaries(config.output)
     report = _train(config, store, dataset, processes)
     if config.train.encoder == "end-to-end":
-        _extract(trained_config(config))
+        bring_up_to_date(trained_config(config))
     index = build(config.output / "model", config.output / "index", config.index)
     return report, index
 
@@ -203,9 +184,3 @@ def _train(
 
 def measure(config: Config, store: FeatureStore | None, dataset: Dataset) -> EvaluateReport:
     return evaluate_stage(dataset, store, config.train, config.index, config.evaluate, config.output)
-
-
-def write_config(config: Config, folder: Path) -> None:
-    """The resolved config beside what it made; written last: a failed stage leaves the old artefact."""
-    with atomic_path(folder / "config.toml") as temporary:
-        temporary.write_text(config.to_toml(), encoding="utf-8")

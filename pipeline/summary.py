@@ -31,11 +31,18 @@ _LISTS = ("coverage", "novelty", "gini", "arp")
 def extract_text(report: ExtractReport, folder: Path) -> str:
     if report.up_to_date:
         return f"features: up to date, {report.items:,} items reused ({folder})"
-    done = f"{report.encoded:,} items new or changed, {report.reused:,} reused in {seconds(report.seconds)}"
-    text = f"features: {done} ({folder})"
+    took = seconds(report.seconds)
+    if report.merged:
+        text = f"features: {report.shards:,} shards with {report.items:,} items merged in {took} ({folder})"
+    else:
+        done = f"{report.encoded:,} items new or changed, {report.reused:,} reused in {took}"
+        of_part = f" part {report.part}, {report.shards:,} shards," if report.part else ""
+        text = f"features:{of_part} {done} ({folder})"
     if report.failed:
-        ledger = folder / report.ledger
-        text += f"\n  {report.failed:,} items with failures: {counts(report.reasons)} (see {ledger})"
+        ledger = f" (see {folder / report.ledger})" if report.part is None else ""
+        text += f"\n  {report.failed:,} items with failures: {counts(report.reasons)}{ledger}"
+    if report.part:
+        text += "\n  once all parts are done, `mmrec extract --merge` makes them the store"
     return text
 
 

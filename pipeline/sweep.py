@@ -15,10 +15,11 @@ from ..recsys.interactions import Dataset
 from ..stages.dataset import load_dataset
 from .cells import account_of, cell_key, run_cell
 from .config import Config
+from .extraction import extract
 from .grid import Cell, load_grid
 from .lock import locked
 from .outcome import Outcome, seconds
-from .run import extract, make_encoder, open_store
+from .run import make_encoder, open_store
 from .sweep_report import Result, sweep_facts, sweep_text
 
 log = logging.getLogger(__name__)

@@ -22,10 +22,10 @@ from ..stages.dataset import digest_dataset, digest_store, load_dataset
 from ..stages.lineage import read_lineage
 from ..stages.train import CODE_VERSION, left_out
 from ..stages.train import train as train_stage
-from .config import Config
+from .config import Config, write_config
 from .lock import locked
 from .outcome import Outcome
-from .run import item_source, measure, open_store, train_and_index, write_config
+from .run import item_source, measure, open_store, train_and_index
 from .space import Choices, Space, parse_space
 from .summary import evaluation_text, index_text, train_text
 from .trials import cell, trial_folder, trial_row, trials_text, tune_folder, write_best, write_trials

@@ -9,8 +9,9 @@ from pathlib import Path
 from ..features.config import CatalogConfig, ExtractConfig
 from ..features.store import FeatureStoreWriter
 from .encoding import hash_items
+from .extraction.parts import Part
 from .extraction.plan import Plan
-from .extraction.report import ExtractReport, check_failures
+from .extraction.report import ExtractReport, check_failures, retried_reasons
 from .extraction.request import check_made_for, request_of
 from .extraction.shard import encode_shard
 from .progress import progress_bar
@@ -18,29 +19,42 @@ from .progress import progress_bar
 __all__ = ["ExtractReport", "check_failures", "check_made_for", "extract"]
 
 
-def extract(catalog: CatalogConfig | None, config: ExtractConfig, folder: Path) -> ExtractReport:
+def extract(
+    catalog: CatalogConfig | None,
+    config: ExtractConfig,
+    folder: Path,
+    part: Part | None = None,
+    retry: str | None = None,
+) -> ExtractReport:
     """Bring the feature store `folder` up to date with the catalogue; returns what was encoded and reused.
 
-    Raises InputError for unusable input; for too many failures see `check_failures`.
+    A `part` makes its own shards and leaves the rest to `merge`. Items whose ledger lines have the reason
+    `retry`, or any one if that is "any", are encoded again. Raises InputError for unusable input; for too
+    many failures see `check_failures`.
     """
     started = time.perf_counter()
+    retried = retried_reasons(retry)
     plan = Plan(catalog, config, folder)
-    writer = FeatureStoreWriter(folder, plan.space())
-    report = _encode_shards(plan, writer)
+    writer = FeatureStoreWriter(folder, plan.space(), retried, alone=part is None)
+    shards = range(plan.n_shards) if part is None else part.shards(plan.n_shards)
+    report = _encode_shards(plan, writer, shards)
     report.reused = report.items - report.encoded
-    report.up_to_date = not writer.changed
-    report.ledger = writer.commit({"request": request_of(config)})["failures"]
+    if part is not None:
+        report.part = str(part)
+    else:
+        report.up_to_date = not writer.changed
+        report.ledger = writer.commit({"request": request_of(config)})["failures"]
     report.seconds = time.perf_counter() - started
     return report
 
 
-def _encode_shards(plan: Plan, writer: FeatureStoreWriter) -> ExtractReport:
-    report = ExtractReport(items=len(plan.catalog), shards=plan.n_shards)
+def _encode_shards(plan: Plan, writer: FeatureStoreWriter, shards: range) -> ExtractReport:
+    report = ExtractReport(items=sum(len(plan.items(shard)) for shard in shards), shards=len(shards))
     with (
         ThreadPoolExecutor(plan.config.workers) as pool,
         progress_bar("extract", report.items) as advance,
     ):
-        for shard in range(plan.n_shards):
+        for shard in shards:
             items = plan.items(shard)
             foreign = list(plan.foreign_rows(shard).values())
             hashed = hash_items(items, plan.views, plan.joint, foreign, plan.config, pool)

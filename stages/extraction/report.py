@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ...features.config import ExtractConfig
-from ...features.errors import TooManyFailuresError
+from ...features.errors import REASONS, InputError, TooManyFailuresError
 from ...features.shards import Failure
+from ..encoding import NOT_FINITE
+
+ANY_REASON = "any"
 
 
 @dataclass(slots=True)
@@ -20,6 +23,7 @@ class ExtractReport:
     items: int
     shards: int  # that hold these items
     part: str | None = None  # "2/8", where this was one part of the catalogue: nothing is committed
+    merged: bool = False  # of shards that were there
     encoded: int = 0  # items that went through the encoder
     reused: int = 0  # items taken over from the store as it was
     failed: int = 0  # items with at least one failure
@@ -37,6 +41,16 @@ class ExtractReport:
 
     def facts(self) -> dict[str, Any]:
         return asdict(self)
+
+
+def retried_reasons(retry: str | None) -> frozenset[str]:
+    """The reasons that "any" or the name of one stands for; InputError for a name that no ledger holds."""
+    known = (*REASONS, NOT_FINITE)
+    if retry is None:
+        return frozenset()
+    if retry not in (ANY_REASON, *known):
+        raise InputError(f"no item can have failed as '{retry}'; reasons are {', '.join(known)}")
+    return frozenset(known if retry == ANY_REASON else (retry,))
 
 
 class Ledgered(Protocol):

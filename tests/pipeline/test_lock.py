@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from mmrec.pipeline.lock import LockedError, locked
+from mmrec.pipeline.lock import LockedError, locked, locked_part
 
 HOLDER = """
 import pathlib, sys
@@ -45,3 +45,28 @@ def test_a_folder_made_for_the_lock_alone_goes_with_it(tmp_path) -> None:
     with pytest.raises(ValueError), locked(tmp_path / "new" / "run"):
         raise ValueError
     assert list(tmp_path.iterdir()) == []
+
+
+def test_parts_stand_side_by_side_and_the_whole_stands_alone(tmp_path) -> None:
+    with locked_part(tmp_path, "0/2"), locked_part(tmp_path, "1/2"):
+        for other in (locked(tmp_path), locked_part(tmp_path, "1/2")):
+            with pytest.raises(LockedError, match="in use by another run"), other:
+                pass
+    with locked(tmp_path), pytest.raises(LockedError), locked_part(tmp_path, "0/2"):
+        pass
+    with locked_part(tmp_path, "0/2"):
+        pass
+
+
+def test_a_part_is_refused_by_a_run_in_another_process(holder, tmp_path) -> None:
+    with pytest.raises(LockedError, match=f"process {holder.pid} on "), locked_part(tmp_path, "0/2"):
+        pass
+
+
+def test_a_part_that_came_to_nothing_takes_its_folder_away_unless_another_is_there(tmp_path) -> None:
+    folder = tmp_path / "new"
+    with pytest.raises(ValueError), locked_part(folder, "0/2"):
+        raise ValueError
+    assert not folder.exists()
+    with pytest.raises(ValueError), locked_part(folder, "0/2"), locked_part(folder, "1/2"):
+        raise ValueError

@@ -1,0 +1,85 @@
+"""`mmrec extract` as a scheduler calls it: in parts, joined, and of what failed once more."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from mmrec.cli import app
+from mmrec.pipeline.lock import locked, locked_part
+
+CONFIG = """
+[catalog]
+items = "items.csv"
+image = "image"
+[extract]
+text_views = { title = "{title}" }
+shard_rows = 2
+[run]
+output = "out"
+"""
+
+
+@pytest.fixture
+def project(shop, encoder) -> Path:
+    """A folder with run.toml and a catalogue of three shards, with one picture that is none."""
+    (shop / "run.toml").write_text(CONFIG)
+    (shop / "0.png").write_text("not a picture")
+    return shop
+
+
+def extract(project: Path, *arguments: str):
+    return CliRunner().invoke(app, ["extract", "-c", str(project / "run.toml"), *arguments])
+
+
+def test_parts_write_shards_alone_and_the_merge_judges(project) -> None:
+    for part in ("0/2", "1/2"):
+        result = extract(project, "--shard", part, "--json")
+        assert result.exit_code == 0, result.output
+        assert json.loads(result.stdout)["features"]["part"] == part
+    features = project / "out" / "features"
+    assert {path.name for path in features.iterdir() if not path.name.startswith(".")} == {
+        *(f"part-{shard:05d}.parquet" for shard in range(3))
+    }
+    result = extract(project, "--merge")
+    assert result.exit_code == 4 and "1 of 5 items failed" in result.stderr
+    assert (features / "manifest.json").is_file() and (features / "config.toml").is_file()
+    assert extract(project, "--merge", "--set", "extract.max_failures=1.0").stdout.startswith(
+        "features: up to date"
+    )
+
+
+def test_a_merge_of_too_few_shards_exits_with_3(project) -> None:
+    extract(project, "--shard", "0/2")
+    result = extract(project, "--merge")
+    assert result.exit_code == 3 and "1 of 3 shards are missing (not made yet: 1)" in result.stderr
+
+
+def test_parts_the_whole_and_the_merge_keep_out_of_each_others_way(project) -> None:
+    features = project / "out" / "features"
+    with locked_part(features, "0/2"):
+        assert [extract(project, *how).exit_code for how in ((), ["--merge"], ["--shard", "0/2"])] == [5] * 3
+        assert extract(project, "--shard", "1/2").exit_code == 0
+    with locked(features):
+        assert extract(project, "--shard", "0/2").exit_code == 5
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--shard", "2/2"], ["--shard", "one"], ["--merge", "--shard", "0/2"], ["--merge", "--retry-failed"]],
+)
+def test_nonsense_exits_with_2(project, arguments) -> None:
+    assert extract(project, *arguments).exit_code == 2
+    assert not (project / "out").exists()
+
+
+def test_what_failed_is_encoded_again_with_and_without_a_reason(project) -> None:
+    lenient = ["--set", "extract.max_failures=1.0"]
+    extract(project, *lenient)
+    for arguments in (["--retry-failed"], ["--retry-failed", "not_an_image"]):
+        result = extract(project, *arguments, *lenient)
+        assert result.exit_code == 0 and "1 items new or changed, 4 reused" in result.stdout
+    assert "features: up to date" in extract(project, "--retry-failed", "bomb", *lenient).stdout
+    result = extract(project, "--retry-failed=bom")
+    assert result.exit_code == 3 and "reasons are missing, " in result.stderr
