@@ -94,7 +94,7 @@ def fresh_folder(folder: Path) -> Iterator[Path]:
 
 
 def recover_folder(folder: Path) -> None:
-    """After a kill in `fresh_folder`: put the previous folder back between its two renames, else remove it."""
+    """After a kill in `fresh_folder`: put the previous folder back, or remove it if the new one is there."""
     old = folder.with_name(folder.name + ".old")
     if old.exists() and not folder.exists():
         old.rename(folder)

@@ -345,6 +345,13 @@ def _cross_checks(config: Config) -> list[str]:
         problems.append(
             "align, finetune: both write the run folder's encoder; take one, or give each a run of its own"
         )
+    if config.makes_encoder:
+        problems += [
+            f"run.encoder: {config.encoder} is to hold {place}, but an encoder takes the place of its whole "
+            "folder; name one of its own"
+            for place in (config.output, config.features)
+            if config.encoder in (place, *place.parents)
+        ]
     if config.extract.texts_apart and config.fusion.kind in ("similarity", "self-attention"):
         problems.append(
             f"fusion.kind: '{config.fusion.kind}' compares texts with images, which takes one encoder for "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import glob
 import json
 import logging
 import shutil
@@ -15,6 +16,7 @@ from typing import Any
 
 import polars as pl
 
+from ..features.errors import InputError
 from ..features.files import (
     digest_json,
     fresh_folder,
@@ -108,9 +110,9 @@ def make_encoder(
     started = time.perf_counter()
     account = folder / f"{name}.json"
     lineage, changed = team.decide(lambda: (lineage, _changed(account, lineage)))
-    work = folder.with_name(f".{name}-{digest_json(lineage)[:16]}")
+    work = folder.with_name(f".{name}-{folder.name}-{digest_json(lineage)[:16]}")
     if team.leads:
-        _remove_others(work if changed else None, folder.parent, name)
+        _remove_others(work if changed else None, folder, name)
     if not changed:
         return _known_report(account)
 
@@ -155,7 +157,18 @@ def _write(
 
 def _changed(account: Path, lineage: dict[str, str]) -> list[str]:
     recover_folder(account.parent)
+    _check_own(account.parent)
     return changes(read_lineage(account, "lineage"), lineage)
+
+
+def _check_own(folder: Path) -> None:
+    """InputError where `folder`, all of which an encoder will replace, holds what no run has written."""
+    found = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+    if folder.is_file() or (found and not {"align.json", "finetune.json"} & set(found)):
+        raise InputError(
+            f"{folder} is to be replaced by an encoder, but holds none ({', '.join(found[:3]) or 'a file'}); "
+            "name a folder of its own in run.encoder"
+        )
 
 
 def _known_report(account: Path) -> EncoderReport:
@@ -166,9 +179,9 @@ def _known_report(account: Path) -> EncoderReport:
 
 
 def _remove_others(work: Path | None, folder: Path, name: str) -> None:
-    """Remove what is left of runs in `folder` other than `work`, on other input or with other settings, and
-    what `work` was killed in the middle of writing."""
-    for other in folder.glob(f".{name}-*"):
+    """Remove what is left of runs that made `folder` other than `work`, on other input or with other
+    settings, and what `work` was killed in the middle of writing. Other encoders beside it keep theirs."""
+    for other in folder.parent.glob(f".{name}-{glob.escape(folder.name)}-{'[0-9a-f]' * 16}"):
         if other != work:
             shutil.rmtree(other, ignore_errors=True)
     if work is not None:

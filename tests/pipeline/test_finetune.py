@@ -72,6 +72,7 @@ def test_run_tunes_first_and_the_next_run_reuses_everything(shop) -> None:
         ("finetune.start=open_clip:tiny/none/here", "here of tiny: no such file"),
         ("finetune.start=timm:resnet18", "finetune: start 'timm:resnet18' reads images alone; name an"),
         ("finetune.text={titel}", "did you mean 'title'?"),
+        ("run.encoder=/", "an encoder takes the place of its whole folder"),
         ("align.epochs=1", "align, finetune: both write the run folder's encoder"),
     ],
 )

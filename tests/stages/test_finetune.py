@@ -258,6 +258,29 @@ def test_an_encoder_is_not_tuned_into_its_own_place(shop) -> None:
     assert weights(shop / "encoder") == before
 
 
+def test_an_interrupted_run_outlives_those_of_other_encoders_beside_it(shop, monkeypatch) -> None:
+    def stop(self: EncoderTraining) -> None:
+        raise KeyboardInterrupt
+
+    run(shop, "tuned-a")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(EncoderTraining, "_end_epoch", stop)
+        run(shop, "tuned")
+    begun = list(shop.glob(".finetune-*"))
+    assert run(shop, "tuned-a").up_to_date and len(begun) == 1
+    assert list(shop.glob(".finetune-*")) == begun
+    run(shop, "tuned")
+    assert not list(shop.glob(".finetune-*"))
+
+
+def test_a_folder_that_is_no_encoders_is_not_replaced(shop) -> None:
+    (shop / "notes").mkdir()
+    (shop / "notes" / "thesis.txt").write_text("dear reader")
+    with pytest.raises(InputError, match=r"holds none \(thesis.txt\); name a folder of its own"):
+        run(shop, "notes")
+    assert (shop / "notes" / "thesis.txt").exists()
+
+
 def test_a_catalogue_of_one_modality_is_refused(shop) -> None:
     config = FinetuneConfig(start=f"open_clip:small/{shop / 'clip'}", **SMALL)
     with pytest.raises(InputError, match="needs two image-text pairs at least"):
