@@ -184,13 +184,23 @@ def _shared_encoders(cells: Sequence[Cell]) -> Iterator[str]:
     for cell in cells:
         if not cell.config.makes_encoder:
             continue
-        content = cell.config.model_dump(mode="json", include={"catalog", "align", "finetune"})
+        content = _encoder_content(cell.config)
         if contents.setdefault(cell.config.encoder, content) != content:
             yield (
                 f"{cell.name}: its encoder would overwrite another cell's in {cell.config.encoder}; give "
                 "each a run.encoder of its own in the axis, and name it in extract.encoder"
             )
             return
+
+
+def _encoder_content(config: Config) -> Any:
+    """What decides on the encoder that is made."""
+    making = config.align or config.finetune
+    reading = {"exif_rotate", "max_image_pixels", "max_image_bytes"}
+    if making is not None and making.text is None:
+        reading.add("joint")  # the text that it is trained on, where there is one
+    include: Any = {"catalog": True, "align": True, "finetune": True, "extract": reading}
+    return config.model_dump(mode="json", include=include)
 
 
 def _cell(labels: tuple[str, ...], seed: int, config: Config, base: Config) -> Cell:

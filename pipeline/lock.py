@@ -14,6 +14,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 _LOCK, _OWNER = ".lock", ".lock-owner"
+_own: set[Path] = set()  # folders that this process holds
 
 
 class LockedError(RuntimeError):
@@ -22,9 +23,20 @@ class LockedError(RuntimeError):
 
 @contextlib.contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold `folder` exclusively; raises `LockedError` at once when another process holds it, or a part."""
-    with _made(folder, {_LOCK}), _held(folder, _LOCK), _owned(folder / f"{_OWNER}.json"):
+    """Hold `folder` exclusively; raises `LockedError` at once when another process holds it, or a part.
+
+    What this process holds already it may hold again: a sweep makes encoders in its own folder.
+    """
+    place = folder.absolute()
+    if place in _own:
         yield
+        return
+    with _made(folder, {_LOCK}), _held(folder, _LOCK), _owned(folder / f"{_OWNER}.json"):
+        _own.add(place)
+        try:
+            yield
+        finally:
+            _own.remove(place)
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ class _Runner:
 
     def __init__(self, n_cells: int) -> None:
         self.n_cells = n_cells
-        self._encoders: set[str] = set()  # folders of those that are made
+        self._encoders: dict[str, str | None] = {}  # folder -> None if it is made, or why it cannot be
         self._stores: dict[str, FeatureStore | str | None] = {}  # folder -> store, or why there is none
         self._datasets: dict[str, Dataset] = {}
         self._finished: dict[str, Result] = {}  # by key: cells of one lineage are run once
@@ -84,16 +84,26 @@ class _Runner:
     def _store(self, config: Config) -> FeatureStore | str | None:
         folder = str(config.features)
         if folder not in self._stores:
+            if config.makes_encoder and (reason := self._encoder(config)) is not None:
+                return reason
             try:
-                if config.makes_encoder and str(config.encoder) not in self._encoders:
-                    log.info("%s", make_encoder(config).text)
-                    self._encoders.add(str(config.encoder))
                 if config.catalog is not None or config.extract.foreign:
                     log.info("%s", extract(config).text)
                 self._stores[folder] = open_store(config)
             except (FeaturesInputError, TooManyFailuresError, QualityGateError, OSError) as error:
                 self._stores[folder] = str(error)
         return self._stores[folder]
+
+    def _encoder(self, config: Config) -> str | None:
+        """Make the encoder of [align] or [finetune], once for all cells; why that cannot be done, or None."""
+        folder = str(config.encoder)
+        if folder not in self._encoders:
+            try:
+                log.info("%s", make_encoder(config).text)
+                self._encoders[folder] = None
+            except (FeaturesInputError, InputError, TooManyFailuresError, OSError) as error:
+                self._encoders[folder] = str(error)
+        return self._encoders[folder]
 
     def _dataset(self, config: Config, store: FeatureStore | None) -> Dataset:
         interactions = config.interactions.model_dump(mode="json") if config.interactions else None

@@ -133,8 +133,9 @@ def test_a_sweep_makes_each_encoder_once_and_cells_share_it(shop, monkeypatch) -
     assert not list(shop.glob("out/cells/**/encoder"))
 
 
-def test_a_sweep_whose_cells_would_overwrite_each_others_encoder_is_refused(shop) -> None:
-    (shop / "run.toml").write_text(CONFIG + SWEEP + "deep = { align.layers = 2 }\nflat = {}\n")
+@pytest.mark.parametrize("other", ["align.layers = 2", "extract.exif_rotate = false"])
+def test_a_sweep_whose_cells_would_overwrite_each_others_encoder_is_refused(shop, other) -> None:
+    (shop / "run.toml").write_text(CONFIG + SWEEP + f"deep = {{ {other} }}\nflat = {{}}\n")
     result = CliRunner().invoke(app, ["sweep", str(shop / "run.toml"), "--set", "evaluate.k=[5]"])
     assert result.exit_code == 3
     assert "would overwrite another cell's" in result.stderr and "run.encoder" in result.stderr

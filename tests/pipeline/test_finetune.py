@@ -8,6 +8,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from mmrec.cli import app
+from mmrec.pipeline import cells
+from mmrec.pipeline import sweep as sweeping
 
 CONFIG = """
 [catalog]
@@ -87,3 +89,18 @@ def test_finetune_needs_its_section_and_a_catalogue(shop) -> None:
     assert "no [finetune] section" in mmrec("finetune", shop).stderr
     (shop / "run.toml").write_text("[finetune]\n")
     assert "needs a [catalog] section" in mmrec("finetune", shop).stderr
+
+
+@pytest.mark.parametrize("rate", [1e-5, 1e30])
+def test_a_sweep_makes_the_encoder_of_its_cells_once_or_fails_once(shop, monkeypatch, rate) -> None:
+    monkeypatch.setattr(cells, "in_processes", lambda work, arguments, count: work(*arguments))
+    made, make = [], sweeping.make_encoder
+    monkeypatch.setattr(sweeping, "make_encoder", lambda config: made.append(1) or make(config))
+    axis = '[[sweep.axis]]\nname = "model"\nkey = "train.model"\nvalues = ["bpr", "popularity"]\n'
+    with (shop / "run.toml").open("a") as file:
+        file.write(f"[sweep]\n{axis}")
+    options = ["--set", f"finetune.learning_rate={rate}", "--json"]
+    result = CliRunner().invoke(app, ["sweep", str(shop / "run.toml"), *options])
+    failed = json.loads(result.stdout)["failed"]
+    assert len(made) == 1 and len(failed) == (2 if rate > 1 else 0)
+    assert all("training diverged" in cell["reason"] for cell in failed)

@@ -41,6 +41,16 @@ def test_the_lock_of_a_killed_process_is_free(holder, tmp_path) -> None:
         assert json.loads((tmp_path / ".lock-owner.json").read_text())["process"] != holder.pid
 
 
+def test_a_process_may_hold_its_own_folder_twice(tmp_path) -> None:
+    with locked(tmp_path):
+        with locked(tmp_path / "."):
+            pass
+        with pytest.raises(LockedError), locked_part(tmp_path, "0/2"):
+            pass
+    with locked_part(tmp_path, "0/2"):
+        pass
+
+
 def test_a_folder_made_for_the_lock_alone_goes_with_it(tmp_path) -> None:
     with pytest.raises(ValueError), locked(tmp_path / "new" / "run"):
         raise ValueError
