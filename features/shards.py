@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from .errors import InputError, first_line
-from .files import digest_json
+from .errors import InputError
+from .files import digest_json, file_sha256
+from .vector_file import Vectors, read_footer, vector_type, write_vector_file
 
-_METADATA = b"mmrec"
-_SIMILARITY = "similarity."
+_ACCOUNT = "mmrec"  # the key of the footer that holds the shard's info
+SIMILARITY = "similarity."
+_INFINITE = np.uint16(0x7C00)  # the exponent of infinities and NaN in float16
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +70,11 @@ def write_shard_file(path: Path, rows: ShardRows, key: str) -> ShardInfo:
     }
     if pa.types.is_large_string(columns["item_id"].type):
         columns["item_id"] = columns["item_id"].cast(pa.string())
-    for view, (values, present) in rows.vectors.items():
-        columns[view] = _vector_column(view, values, present, rows.item_ids)
+    vectors = {view: _as_stored(view, *of_view, rows.item_ids) for view, of_view in rows.vectors.items()}
+    for view, (halves, _) in vectors.items():
+        columns[view] = pa.nulls(len(halves), vector_type(halves.shape[1]))
     for name, cosine in rows.similarity.items():
-        columns[_SIMILARITY + name] = pa.array(cosine.astype(np.float32), mask=np.isnan(cosine))
+        columns[SIMILARITY + name] = pa.array(cosine.astype(np.float32), mask=np.isnan(cosine))
     info = ShardInfo(
         key=key,
         dims={view: values.shape[1] for view, (values, _) in rows.vectors.items()},
@@ -79,72 +83,53 @@ def write_shard_file(path: Path, rows: ShardRows, key: str) -> ShardInfo:
         failures=rows.failures,
         counts=rows.counts,
     )
-    metadata = {_METADATA: json.dumps(dataclasses.asdict(info))}
-    table = pa.table(columns).replace_schema_metadata(metadata)
-    # One row group, no dictionary, no compression: embeddings barely compress.
-    pq.write_table(
-        table,
-        path,
-        row_group_size=max(len(rows.item_ids), 1),
-        compression="none",
-        use_dictionary=False,
-        write_statistics=False,
-        write_page_checksum=True,
-    )
+    write_vector_file(path, pa.table(columns), vectors, {_ACCOUNT: json.dumps(dataclasses.asdict(info))})
     return info
 
 
 def read_shard_info(path: Path) -> ShardInfo | None:
     """The footer's account of the shard, or None when the file is absent, damaged or not ours."""
     try:
-        account = json.loads((pq.read_metadata(path).metadata or {})[_METADATA])
+        account = json.loads((read_footer(path).parquet.metadata or {})[_ACCOUNT.encode()])
         account["failures"] = [Failure(**failure) for failure in account["failures"]]
         return ShardInfo(**account)
     except (OSError, pa.ArrowException, KeyError, TypeError, ValueError):
         return None
 
 
-def read_columns(path: Path, columns: Sequence[str]) -> pa.Table:
-    """The columns, their pages checked against their checksums; InputError names a damaged file."""
-    try:
-        with pq.ParquetFile(path, page_checksum_verification=True) as file:
-            return file.read(columns=list(columns)).select(columns)
-    except (OSError, pa.ArrowException, KeyError) as error:
-        raise damaged(path, first_line(error)) from error
+def shard_entry(path: Path, rows: int, key: str) -> dict[str, Any]:
+    """What the manifest says of a shard file."""
+    return {
+        "file": path.name,
+        "rows": rows,
+        "bytes": path.stat().st_size,
+        "sha256": file_sha256(path),
+        "footer": read_footer(path).digest,
+        "key": key,
+    }
 
 
-def read_vectors(path: Path, view: str, dim: int) -> tuple[np.ndarray, np.ndarray]:
-    """(n, dim) float16, zero where the view is null, and present (n,) bool."""
-    column = read_columns(path, [view]).column(0).combine_chunks()
-    present = column.is_valid().to_numpy(zero_copy_only=False)
-    values = column.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)  # the present rows alone
-    if present.all():
-        return values, present
-    matrix = np.zeros((len(present), dim), np.float16)
-    matrix[present] = values
-    return matrix, present
-
-
-def read_similarity(path: Path, name: str) -> np.ndarray:
-    """(n,) float32, NaN where null."""
-    column = read_columns(path, [_SIMILARITY + name]).column(0)
-    return column.to_numpy().astype(np.float32)
-
-
-def damaged(path: Path, what: str) -> InputError:
-    return InputError(f"{path}: damaged shard ({what}). Run `mmrec extract` again to rebuild its rows.")
-
-
-def _vector_column(view: str, values: np.ndarray, present: np.ndarray, item_ids: pl.Series) -> pa.Array:
+def _as_stored(view: str, values: np.ndarray, present: np.ndarray, item_ids: pl.Series) -> Vectors:
+    """The vectors as float16, checked to be finite where present."""
     if values.ndim != 2 or not len(values) == len(present) == len(item_ids):
         raise ValueError(f"{view}: vectors {values.shape}, mask {present.shape} for {len(item_ids)} items")
-    with np.errstate(over="ignore"):
-        halves = np.ascontiguousarray(values, dtype=np.float16)
-    bad = np.flatnonzero(present & ~np.isfinite(halves).all(axis=1))
+    halves = _halves(values)
+    exponents = halves.view(np.uint16) & _INFINITE
+    bad = np.flatnonzero(present & (exponents == _INFINITE).any(axis=1))
     if len(bad):
         raise InputError(
             f"{view}: {len(bad)} vectors hold NaN or values past float16's 65504 "
             f"(first: item {item_ids[int(bad[0])]!r}); scale or repair these features"
         )
-    mask = None if present.all() else pa.array(~present)
-    return pa.FixedSizeListArray.from_arrays(pa.array(halves.ravel()), values.shape[1], mask=mask)
+    return halves, present
+
+
+def _halves(values: np.ndarray) -> np.ndarray:
+    """C-contiguous float16, infinite where float16 ends."""
+    torch = sys.modules.get("torch")  # ten times the speed of NumPy; loaded where an encoder made the vectors
+    if torch is None or values.dtype != np.float32:
+        with np.errstate(over="ignore"):
+            return np.ascontiguousarray(values, dtype=np.float16)
+    halves = np.empty(values.shape, np.float16)
+    torch.from_numpy(halves).copy_(torch.from_numpy(np.require(values, requirements=["C", "W"])))
+    return halves

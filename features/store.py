@@ -1,7 +1,8 @@
 """The feature store: a folder of Parquet shards under one manifest (the names that other parts use)."""
 
+from .manifest import MANIFEST, read_manifest
 from .shards import Failure, ShardRows
-from .store_reader import MANIFEST, FeatureStore, read_manifest
+from .store_reader import FeatureStore
 from .store_writer import ExistingRows, FeatureStoreWriter
 
 __all__ = [

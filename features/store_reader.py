@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
@@ -13,40 +12,21 @@ import polars as pl
 
 from .errors import InputError, first_line
 from .files import digest_json, file_sha256
-from .shards import damaged, read_columns, read_similarity, read_vectors
+from .manifest import read_manifest
+from .shard_reader import Shard, damaged
 from .tables import did_you_mean
-from .vector_cache import Block, cached_view
+from .vector_cache import cached_view
+from .vector_file import Vectors
 
-SCHEMA = 1
-MANIFEST = "manifest.json"
 CACHE = ".cache"
+_SCATTERED = 4  # rows of shards to read for each row asked for, past which a copy of the view is worth making
 
 
-def read_manifest(folder: str | Path) -> dict[str, Any]:
-    """The manifest of the store; FileNotFoundError without one, InputError for one that is not ours."""
-    path = Path(folder) / MANIFEST
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"{folder}: no feature store here (no {MANIFEST}); run `mmrec extract`"
-        ) from error
-    except ValueError as error:
-        raise InputError(
-            f"{path}: not valid JSON ({first_line(error)}); remove it and run `mmrec extract` again"
-        ) from error
-    schema = manifest.get("schema") if isinstance(manifest, dict) else None
-    if schema != SCHEMA:
-        raise InputError(
-            f"{path}: schema {schema!r}, expected {SCHEMA}; remove the folder and run `mmrec extract` again"
-        )
-    return manifest
-
-
-def is_intact(folder: Path, shard: dict[str, Any]) -> bool:
-    """Whether the file of a manifest's shard entry is there with its checksum."""
-    path = folder / shard["file"]
-    return path.is_file() and path.stat().st_size == shard["bytes"] and file_sha256(path) == shard["sha256"]
+def ledger_is_intact(folder: Path, manifest: dict[str, Any]) -> bool:
+    """Whether the list of failures is there, with its checksum if the manifest has one (not in schema 1)."""
+    path = folder / manifest["failures"]
+    expected = manifest.get("failures_sha256")
+    return path.is_file() and (expected is None or file_sha256(path) == expected)
 
 
 class FeatureStore:
@@ -57,11 +37,7 @@ class FeatureStore:
         self.folder = Path(folder)
         self.manifest = read_manifest(self.folder) if manifest is None else manifest
         self._key = digest_json(self.manifest)[:16]
-        self._verified: set[str] = set()
-        for shard in self._shards:
-            path = self.folder / shard["file"]
-            if not path.is_file():
-                raise damaged(path, "the file is gone")
+        self._shards = [Shard(self.folder, entry) for entry in self.manifest["shards"]]
 
     def __len__(self) -> int:
         return self.manifest["rows"]
@@ -103,6 +79,23 @@ class FeatureStore:
         )
         return (matrix, present) if rows is None else (np.ascontiguousarray(matrix[rows]), present[rows])
 
+    def take(self, view: str, rows: np.ndarray) -> Vectors:
+        """The vectors of some rows by number (n,): from the shards that have them where those are few."""
+        dim = self.dim(view)
+        ends = np.cumsum([len(shard) for shard in self._shards])
+        owners = np.searchsorted(ends, rows, side="right")
+        touched = np.unique(owners)
+        if sum(len(self._shards[owner]) for owner in touched) > _SCATTERED * len(rows):
+            matrix, present = self.read(view)
+            return matrix[rows], present[rows]
+        values, present = np.empty((len(rows), dim), np.float16), np.empty(len(rows), bool)
+        for owner in touched:
+            asked = np.flatnonzero(owners == owner)
+            within = rows[asked] - (ends[owner] - len(self._shards[owner]))
+            of_shard, mask = self._shards[owner].vectors(view, dim)
+            values[asked], present[asked] = of_shard[within], mask[within]
+        return values, present
+
     def rows(self, item_ids: pl.Series) -> np.ndarray:
         """The store's row of each id, (n,) int64; InputError that names items without one."""
         rows = self._rows_of(item_ids)
@@ -114,39 +107,35 @@ class FeatureStore:
             known = ", ".join(self.similarities) or "none"
             raise InputError(f"{self.folder}: no similarity for text view '{view}'; it holds {known}")
         rows = self._rows_of(item_ids)
-        cosine = np.concatenate([read_similarity(self._checked(shard), view) for shard in self._shards])
+        cosine = np.concatenate([shard.similarity(view) for shard in self._shards])
         return cosine if rows is None else cosine[rows]
 
     def failures(self) -> pl.DataFrame:
-        """The ledger: item_id, view, reason, message."""
-        return pl.read_parquet(self.folder / self.manifest["failures"], glob=False)
+        """The ledger: item_id, view, reason, message; InputError when it is gone or damaged."""
+        path = self.folder / self.manifest["failures"]
+        try:
+            if not ledger_is_intact(self.folder, self.manifest):
+                raise ValueError("it is gone or does not have its checksum")
+            return pl.read_parquet(path, glob=False)
+        except (OSError, pl.exceptions.PolarsError, ValueError) as error:
+            raise InputError(
+                f"{path}: damaged list of failures ({first_line(error)}). "
+                "Run `mmrec extract` again to rebuild it."
+            ) from error
 
     def verify(self) -> None:
-        """Check every shard against its checksum; InputError names all damaged ones."""
-        bad = [shard["file"] for shard in self._shards if not is_intact(self.folder, shard)]
+        """Check every file against its checksum; InputError names all damaged shards."""
+        bad = [shard.path.name for shard in self._shards if not shard.is_intact()]
         if bad:
             raise damaged(self.folder / bad[0], f"wrong checksum in {len(bad)} shards: {', '.join(bad)}")
-
-    @property
-    def _shards(self) -> list[dict[str, Any]]:
-        return self.manifest["shards"]
+        self.failures()
 
     def _column(self, name: str) -> pl.Series:
-        tables = [read_columns(self.folder / shard["file"], [name]) for shard in self._shards]
-        return pl.concat([pl.Series(name, table.column(0)) for table in tables])
+        return pl.concat([pl.Series(name, shard.column(name)) for shard in self._shards])
 
-    def _blocks(self, view: str, dim: int) -> Iterator[Block]:
+    def _blocks(self, view: str, dim: int) -> Iterator[Vectors]:
         for shard in self._shards:
-            yield read_vectors(self._checked(shard), view, dim)
-
-    def _checked(self, shard: dict[str, Any]) -> Path:
-        """The shard's path, once its checksum has been found right."""
-        path = self.folder / shard["file"]
-        if shard["file"] not in self._verified:
-            if not is_intact(self.folder, shard):
-                raise damaged(path, f"its checksum is not that of {MANIFEST}")
-            self._verified.add(shard["file"])
-        return path
+            yield shard.vectors(view, dim)
 
     def _rows_of(self, item_ids: pl.Series | None) -> np.ndarray | None:
         """The store's row of each id; None when that is every row in its own order."""

@@ -16,16 +16,18 @@ import polars as pl
 
 from .errors import InputError
 from .files import atomic_path, digest_json, file_sha256, remove_stale_temporaries, write_json
+from .manifest import MANIFEST, SCHEMA, read_manifest, sealed
+from .shard_reader import is_intact, is_sound, read_columns
 from .shards import (
     Failure,
     ShardInfo,
     ShardRows,
-    read_columns,
     read_shard_info,
+    shard_entry,
     shard_key,
     write_shard_file,
 )
-from .store_reader import CACHE, MANIFEST, SCHEMA, FeatureStore, is_intact, read_manifest
+from .store_reader import CACHE, FeatureStore, ledger_is_intact
 from .tables import write_parquet
 from .vector_cache import remove_outdated
 from .versions import library_versions
@@ -54,8 +56,7 @@ class ExistingRows:
             return
         targets = np.fromiter(self.rows.keys(), np.int64)
         sources = np.fromiter(self.rows.values(), np.int64)
-        matrix, mask = self._store.read(view)
-        values[targets], present[targets] = matrix[sources], mask[sources]
+        values[targets], present[targets] = self._store.take(view, sources)
 
 
 class FeatureStoreWriter:
@@ -87,7 +88,7 @@ class FeatureStoreWriter:
         """Whether a commit would change the live store, given the shards finished or written so far."""
         if self._live is None or digest_json(self._live["space"]) != self._space_digest:
             return True
-        if not (self.folder / self._live["failures"]).is_file():
+        if not ledger_is_intact(self.folder, self._live):
             return True
         return [shard for shard, _ in self._ordered()] != self._live["shards"]
 
@@ -99,9 +100,9 @@ class FeatureStoreWriter:
         # First what waits for a commit: beside a file of the live store with the same key, a retry made it.
         for file in sorted(_shard_files(index, key), key=lambda file: file in self._live_shards):
             info = read_shard_info(self.folder / file)
-            if info is None or info.key != key:
+            if info is None or info.key != key or not self._is_whole(file):
                 continue
-            if file in self._live_shards and (file not in self._intact or self._retries(info.failures)):
+            if file in self._live_shards and self._retries(info.failures):
                 continue
             self._record(index, file, item_ids, info)
             return info.failures
@@ -167,7 +168,8 @@ class FeatureStoreWriter:
         if any(info.dims != infos[0].dims or info.similarity != infos[0].similarity for info in infos):
             raise ValueError("shards of one space differ in their views")
         failures = [failure for info in infos for failure in info.failures]
-        manifest = {
+        ledger = self._write_ledger(failures)
+        content = {
             "schema": SCHEMA,
             "rows": sum(shard["rows"] for shard, _ in shards),
             "space": self.space,
@@ -177,12 +179,14 @@ class FeatureStoreWriter:
             },
             "similarity": infos[0].similarity,
             "shards": [shard for shard, _ in shards],
-            "failures": self._write_ledger(failures),
+            "failures": ledger,
+            "failures_sha256": file_sha256(self.folder / ledger),
             "failed_items": len({failure.item_id for failure in failures}),
             "counts": _summed(info.counts for info in infos),
             "stats": stats,
             "libraries": library_versions(_LIBRARIES),
         }
+        manifest = sealed(content)
         write_json(self.folder / MANIFEST, manifest)
         return manifest
 
@@ -192,13 +196,7 @@ class FeatureStoreWriter:
     def _record(self, index: int, file: str, item_ids: pl.Series, info: ShardInfo) -> None:
         path = self.folder / file
         self._id_dtype = item_ids.dtype
-        entry = self._live_shards.get(file) or {
-            "file": file,
-            "rows": len(item_ids),
-            "bytes": path.stat().st_size,
-            "sha256": file_sha256(path),
-            "key": info.key,
-        }
+        entry = self._live_shards.get(file) or shard_entry(path, len(item_ids), info.key)
         self._done[index] = entry, info
         for superseded in self._waiting.get(index, set()) - {
             file
@@ -210,7 +208,7 @@ class FeatureStoreWriter:
         """What a whole file of this space and these items says of itself; InputError for any other file."""
         path = self.folder / file
         info = read_shard_info(path)
-        if info is None or (file in self._live_shards and file not in self._intact):
+        if info is None or not self._is_whole(file):
             raise InputError("damaged")
         table = read_columns(path, ["item_id", "content_hash"])
         stored, hashes = (pl.Series(table.column(n)) for n in (0, 1))
@@ -219,6 +217,9 @@ class FeatureStoreWriter:
         if info.key != shard_key(self._space_digest, item_ids, hashes.to_list()):
             raise InputError("of other settings")
         return info
+
+    def _is_whole(self, file: str) -> bool:
+        return file in self._intact if file in self._live_shards else is_sound(self.folder / file)
 
     def _retries(self, failures: Iterable[Failure]) -> bool:
         return any(failure.reason in self._retried for failure in failures)

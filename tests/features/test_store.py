@@ -2,6 +2,7 @@ import logging
 import os
 import resource
 import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ Item = tuple[int | str, str]  # item id, content hash; the vectors below are mad
 
 
 def vector(item: Item, view: str) -> np.ndarray:
-    seed = int.from_bytes(f"{item}{view}".encode(), "little") % 2**32
+    seed = zlib.crc32(f"{item}{view}".encode())
     return np.random.default_rng(seed).standard_normal(3).astype(np.float16)
 
 
@@ -314,13 +315,166 @@ def test_a_missing_shard_is_named_and_computed_again(tmp_path: Path) -> None:
     assert_holds(FeatureStore(tmp_path), flat(OLD))
 
 
+def test_a_view_is_read_without_the_others(tmp_path: Path) -> None:
+    n, dim, views = 2000, 64, [f"view{view}" for view in range(6)]
+    ids, has = pl.Series(range(n)), np.ones(n, bool)
+    vectors = np.random.default_rng(0).standard_normal((len(views), n, dim)).astype(np.float16)
+    rows = ShardRows(ids, ["hash"] * n, dict(zip(views, [(values, has) for values in vectors], strict=True)))
+    writer = FeatureStoreWriter(tmp_path, SPACE)
+    writer.write_shard(0, rows)
+    writer.commit({})
+    before = bytes_read()
+    values, _ = FeatureStore(tmp_path).read("view3", ids.shuffle(seed=1))
+    assert bytes_read() - before < 2 * n * dim * 2  # with the ids and the footer, but without another view
+    assert (values == vectors[3][ids.shuffle(seed=1)]).all()
+
+
+def bytes_read() -> int:
+    """By this process, through read calls, so far."""
+    return int(Path("/proc/self/io").read_text().split()[1])
+
+
+def test_damage_in_one_view_leaves_the_others_readable(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    shard = tmp_path / "part-00001.parquet"
+    flip_byte(shard, shard.read_bytes().index(vector((5, "e"), "title").tobytes()))
+    store = FeatureStore(tmp_path)
+    images, _ = store.read("image.full")
+    assert (images[4] == vector((5, "e"), "image")).all()
+    for check in (store.verify, lambda: store.read("text.title")):
+        with pytest.raises(InputError, match=r"part-00001.parquet: damaged shard"):
+            check()
+
+
+def test_another_file_under_the_name_of_a_shard_is_noticed(tmp_path: Path) -> None:
+    write(tmp_path / "a", OLD)
+    write(tmp_path / "b", [[(1, "x"), (2, "y"), (3, "z")]])
+    shutil.copy(tmp_path / "b" / "part-00000.parquet", tmp_path / "a")
+    with pytest.raises(InputError, match=r"part-00000.parquet: damaged shard"):
+        FeatureStore(tmp_path / "a").read("image.full")
+
+
+def test_a_damaged_shard_that_waits_for_its_commit_is_written_again(tmp_path: Path) -> None:
+    FeatureStoreWriter(tmp_path, SPACE).write_shard(0, shard_of(OLD[0]))  # and the writer was killed
+    shard = tmp_path / "part-00000.parquet"
+    flip_byte(shard, shard.read_bytes().index(vector((1, "a"), "image").tobytes()))
+    write(tmp_path, OLD)
+    assert_holds(FeatureStore(tmp_path), flat(OLD))
+
+
+def test_a_damaged_list_of_failures_is_named_and_written_again(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    flip_byte(tmp_path / "failures.parquet", 100)
+    with pytest.raises(InputError, match=r"failures.parquet: damaged list of failures"):
+        FeatureStore(tmp_path).verify()
+    assert write(tmp_path, OLD)
+    assert_holds(FeatureStore(tmp_path), flat(OLD))
+
+
+def test_many_small_updates_leave_the_store_that_one_extraction_makes(tmp_path: Path) -> None:
+    catalogue: list[Item] = [(n, "a") for n in range(20)]
+    rng = np.random.default_rng(0)
+    for step in range(30):
+        at = int(rng.integers(len(catalogue)))
+        change = (
+            lambda: catalogue.append((100 + step, "b")),
+            lambda: catalogue.insert(0, (100 + step, "broken")),
+            lambda: catalogue.pop(at),
+            lambda: catalogue.__setitem__(at, (catalogue[at][0], f"version {step}")),
+        )
+        change[step % 4]()
+        shards = [catalogue[start : start + 8] for start in range(0, len(catalogue), 8)]
+        write(tmp_path / "updated", shards)
+        write(tmp_path / f"{step}", shards)
+        updated, made_at_once = FeatureStore(tmp_path / "updated"), FeatureStore(tmp_path / f"{step}")
+        assert_holds(updated, catalogue)
+        updated.verify()
+        files = {updated.manifest["failures"], *(shard["file"] for shard in updated.manifest["shards"])}
+        on_disk = {path.name for path in updated.folder.iterdir()}
+        assert on_disk == files | {"manifest.json", ".cache"} and len(files) == 1 + len(shards)
+        checksums = [
+            [shard["sha256"] for shard in store.manifest["shards"]] for store in (updated, made_at_once)
+        ]
+        assert checksums[0] == checksums[1]
+
+
+@pytest.mark.parametrize("scattered", [False, True])
+def test_rows_are_taken_by_number_with_and_without_a_copy_of_the_view(
+    tmp_path: Path, scattered: bool
+) -> None:
+    catalogue: list[Item] = [(n, "broken" if n % 7 == 0 else "a") for n in range(64)]
+    write(tmp_path, [catalogue[start : start + 16] for start in range(0, 64, 16)])
+    rows = np.array([40, 7, 3] if scattered else range(60, 10, -1))
+    values, present = FeatureStore(tmp_path).take("image.full", rows)
+    expected, has = FeatureStore(tmp_path).read("image.full")
+    assert (values == expected[rows]).all() and (present == has[rows]).all()
+
+
+OLD_SCHEMA = Path(__file__).with_name("store_schema_1")  # `OLD`, as mmrec 0.1.0 first wrote it
+
+
+def test_a_store_of_schema_1_is_read_and_carried_over(tmp_path: Path) -> None:
+    shutil.copytree(OLD_SCHEMA, tmp_path, dirs_exist_ok=True)
+    store = FeatureStore(tmp_path)
+    store.verify()
+    assert_holds(store, flat(OLD))
+    np.testing.assert_array_equal(store.similarity("title"), np.float32([0.25, np.nan, 0.25, 0.25, 0.25]))
+    before = {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    assert not write(tmp_path, OLD)
+    assert {path: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+    kept = tmp_path / "part-00001.parquet"
+    assert write(tmp_path, NEW)  # one shard of the three is as it was
+    assert_holds(FeatureStore(tmp_path), flat(NEW))
+    assert kept.read_bytes() == before[kept] and read_manifest(tmp_path)["schema"] == 2
+    FeatureStore(tmp_path).verify()
+
+
+def test_no_row_of_a_store_of_schema_1_is_computed_again(tmp_path: Path) -> None:
+    shutil.copytree(OLD_SCHEMA, tmp_path, dirs_exist_ok=True)
+    writer = FeatureStoreWriter(tmp_path, SPACE)
+    items = [(9, "new"), *flat(OLD)]  # every shard is another one
+    rows = shard_of(items)
+    existing = writer.existing_rows(rows.item_ids, rows.content_hashes)
+    assert sorted(existing.rows) == [1, 2, 3, 4, 5]
+    values, present = np.zeros((6, 3), np.float32), np.zeros(6, bool)
+    existing.copy_into("image.full", values, present)
+    assert present.tolist() == [False, True, False, True, True, True]
+    assert (values[5] == vector((5, "e"), "image")).all()
+
+
+def test_a_damaged_shard_of_schema_1_is_noticed(tmp_path: Path) -> None:
+    shutil.copytree(OLD_SCHEMA, tmp_path, dirs_exist_ok=True)
+    flip_byte(tmp_path / "part-00000.parquet", 500)
+    with pytest.raises(InputError, match=r"part-00000.parquet: damaged shard"):
+        FeatureStore(tmp_path).read("image.full")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("{", "not valid JSON"), ('{"schema": 2}', "schema 2, expected 1"), ("[]", "schema None")],
+    [
+        ("{", "not valid JSON"),
+        ('{"schema": 1, "rows": NaN}', "not valid JSON"),
+        ("[]", r"schema None, expected 1 to 2"),
+        ('{"schema": 1}', "no rows, space"),
+        ('{"schema": 2, "rows": 3, "checksum": "0"}', "does not have its checksum"),
+        (
+            '{"schema": 3, "libraries": {"mmrec": "4.5"}}',
+            r"schema 3, made by mmrec 4\.5; this is mmrec .* which reads schemas 1 to 2\. Update mmrec",
+        ),
+    ],
 )
 def test_a_manifest_that_is_not_ours_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(InputError, match=message):
+    for open_store in (FeatureStore, lambda folder: FeatureStoreWriter(folder, SPACE)):
+        with pytest.raises(InputError, match=message):
+            open_store(tmp_path)
+
+
+def test_an_edited_manifest_is_noticed(tmp_path: Path) -> None:
+    write(tmp_path, OLD)
+    manifest = (tmp_path / "manifest.json").read_text()
+    (tmp_path / "manifest.json").write_text(manifest.replace('"fake"', '"fakf"'))
+    with pytest.raises(InputError, match="does not have its checksum"):
         FeatureStore(tmp_path)
 
 
