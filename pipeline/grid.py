@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from ..features.files import digest_json
-from ..recsys.config import METRIC
+from ..recsys.config import METRIC, Seed
 from .config import Config, ConfigError, build_config, load_sections, nearest, set_value
 
 Overrides = list[tuple[tuple[str, ...], Any]]
@@ -58,7 +58,7 @@ class SweepConfig(BaseModel, frozen=True, extra="forbid"):
     """`[sweep]`: what is varied, and what is reported of it."""
 
     axis: Annotated[tuple[Axis, ...], Field(min_length=1)]
-    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (0,)  # of training; default: that of the base
+    seeds: Annotated[tuple[Seed, ...], Field(min_length=1)] = (0,)  # of training; default: that of the base
     splits: Annotated[tuple[str, ...], Field(min_length=1)] = ("test",)
     metrics: Annotated[tuple[str, ...], Field(min_length=1)] = ("recall@20", "ndcg@20")
     compare: tuple[str, ...] = ()  # labels that the other labels of their axis are tested against

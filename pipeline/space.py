@@ -11,6 +11,8 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import BaseModel, Field, StrictFloat, StrictInt, ValidationError, model_validator
 
+from ..recsys.config import Seed
+
 Value = bool | int | float | str
 
 
@@ -19,7 +21,7 @@ class TuneConfig(BaseModel, frozen=True, extra="forbid"):
 
     trials: Annotated[int, Field(ge=1)] = 30  # in all, those of earlier calls included
     workers: Annotated[int, Field(ge=1)] = 1  # processes that train at the same time
-    seed: int = 0  # of the sampler; every trial trains with train.seed
+    seed: Seed = 0  # of the sampler; every trial trains with train.seed
     space: dict[str, Any] | None = None  # setting -> range or list; default: the grid of the model's paper
 
 

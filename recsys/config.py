@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, field_validator, model_validator
 
+Seed = Annotated[int, Field(ge=0)]
 METRIC = re.compile(r"^(recall|ndcg|precision|map|mrr|hit)@([1-9][0-9]*)$")
 
 
@@ -27,7 +28,7 @@ class InteractionsConfig(BaseModel, frozen=True, extra="forbid"):
         0.0  # share of items whose interactions are all held out
     )
     drop_unknown: bool = False  # drop interactions with items that are not in the catalogue
-    seed: int = 0  # of the random parts: cold items, ties and logs without timestamps
+    seed: Seed = 0  # of the random parts: cold items, ties and logs without timestamps
 
     @field_validator("ratios")
     @classmethod
@@ -48,7 +49,7 @@ class MaskConfig(BaseModel, frozen=True, extra="forbid"):
         "absent"  # what their rows become; zero: data, as AlignRec's code has it
     )
     replace: dict[str, str] = {}  # view -> view to take the rows from instead: encoded without the modality
-    seed: int = 0
+    seed: Seed = 0
 
 
 class EndToEndConfig(BaseModel, frozen=True, extra="forbid"):
@@ -88,7 +89,7 @@ class TrainConfig(BaseModel, frozen=True, extra="allow"):
     patience: Annotated[int, Field(ge=1)] = 20  # evaluations without improvement before stopping
     eval_every: Annotated[int, Field(ge=1)] = 1  # epochs between validations
     metric: str = "recall@20"  # on validation; decides the epoch that is kept
-    seed: int = 0
+    seed: Seed = 0
     device: str = "auto"
     precision: Literal["fp32", "bf16"] = "fp32"  # of frozen features; all else is float32
     capture: bool = False  # record the step on a CUDA device as a CUDA graph
@@ -149,7 +150,7 @@ class IndexConfig(BaseModel, frozen=True, extra="forbid"):
     n_probe: Annotated[int, Field(ge=1)] = 16
     pq_bytes: Annotated[int, Field(ge=1)] = 16  # bytes per vector
     device: str = "auto"
-    seed: int = 0
+    seed: Seed = 0
 
 
 class FeatureConfig(BaseModel, frozen=True, extra="forbid"):
@@ -199,7 +200,7 @@ class EvaluateConfig(BaseModel, frozen=True, extra="forbid"):
     baselines: tuple[Literal["popularity", "itemknn", "ease"], ...] = ("popularity",)
     diversity_view: str | None = None  # feature view that intra-list diversity is measured on
     features: FeatureConfig = FeatureConfig()
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("k")
     @classmethod

@@ -73,7 +73,7 @@ class PairEncoder(ABC):
         asked = context_length or files.context_length or min(self.usual_context, longest)
         if not 2 < asked <= longest:
             raise InputError(
-                f"extract.context_length is {asked}, but {files.weights} takes texts of 3 to {longest} tokens"
+                f"context_length is {asked}, but {files.weights} takes texts of 3 to {longest} tokens"
             )
         self.tokens = self._tokenizer(files.tokenizer, asked)
         if self.tokens.vocabulary > self._config.vocabulary:

@@ -40,19 +40,17 @@ def stretch_context(model: nn.Module, length: int) -> None:
     tower: Any = getattr(model, "text", model)
     if not is_causal(model):
         raise InputError(
-            "extract.context_length: this encoder's text tower is not CLIP's causal one; leave the key out"
+            "context_length: this encoder's text tower is not CLIP's causal one; leave the key out"
         )
     own = len(tower.positional_embedding)
     if length < own:
-        raise InputError(
-            f"extract.context_length is {length}, but the encoder takes {own} tokens; leave the key out"
-        )
+        raise InputError(f"context_length is {length}, but the encoder takes {own} tokens; leave the key out")
     if length == own:
         return
     try:
         positions = stretch_positions(tower.positional_embedding.data, length)
     except ValueError as error:
-        raise InputError(f"extract.context_length: this encoder cannot be stretched ({error})") from error
+        raise InputError(f"context_length: this encoder cannot be stretched ({error})") from error
     tower.positional_embedding = nn.Parameter(positions, requires_grad=False)
     tower.attn_mask = torch.full((length, length), -torch.inf).triu(1)
     tower.context_length = length

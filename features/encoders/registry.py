@@ -114,7 +114,7 @@ def build_encoder(
         files = find_vlmo(rest)
         return VlmoEncoder(files, precision, device, context_length, normalise, image_size, trainable)
     if image_size is not None:
-        raise InputError(f"extract.image_size: '{name}' has a size of its own; leave the key out")
+        raise InputError(f"image_size: '{name}' has a size of its own; leave the key out")
     from .checkpoints import find_checkpoint, find_long_clip, local_checkpoint
     from .open_clip import OpenClipEncoder
 

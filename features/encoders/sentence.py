@@ -130,5 +130,5 @@ def _context_length(name: str, model: Any, asked: int | None) -> int:
     length = asked or (own if places is None else min(own, places))
     if length < 4 or (places is not None and length > places):
         most = f"4 to {places}" if places is not None else "4 or more"
-        raise InputError(f"extract.context_length is {length}, but 'sentence:{name}' takes {most} tokens")
+        raise InputError(f"context_length is {length}, but 'sentence:{name}' takes {most} tokens")
     return length

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from ..encoders.names import reads_images, reads_texts
-from ..pretraining.config import Count, Ratio, Share, Weight
+from ..pretraining.config import Count, Ratio, Seed, Share, Weight
 
 
 class LossWeights(BaseModel, frozen=True, extra="forbid"):
@@ -16,6 +16,12 @@ class LossWeights(BaseModel, frozen=True, extra="forbid"):
     contrastive: Weight = 1.0  # which text belongs to which image, each encoded by itself
     matching: Weight = 1.0  # whether an image and a text, read together, belong to each other
     mlm: Weight = 0.25  # hidden words of a text that is read with its image
+
+    @model_validator(mode="after")
+    def _at_least_one(self) -> LossWeights:
+        if not any((self.contrastive, self.matching, self.mlm)):
+            raise ValueError("all weights are 0, so there is nothing to learn; set one of them above 0")
+        return self
 
 
 class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
@@ -48,7 +54,7 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     patience: Count = 3  # epochs without a better recall on validation before it stops; the best is kept
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, with float32 parameters
     device: str = "auto"
-    seed: int = 0
+    seed: Seed = 0
     checkpoint_every: Annotated[float, Field(ge=0)] = 60.0  # seconds
 
     @property

@@ -58,7 +58,8 @@ def split_pairs(items: Items, validation: float, held_out: float, seed: int) -> 
         raise InputError(
             f"fine-tuning needs two image-text pairs at least to train on, to validate on and held out; of "
             f"{len(pairs)} pairs, with those that share an image or a text kept together, they are "
-            f"{', '.join(str(len(part)) for part in reversed(parts))}"
+            f"{', '.join(str(len(part)) for part in reversed(parts))}. Look at catalog.image, "
+            "catalog.image_root and finetune.text"
         )
     return parts[::-1]
 

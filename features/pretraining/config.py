@@ -27,6 +27,7 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 Ratio = Annotated[float, Field(gt=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
 Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
 
 
 class ObjectivesConfig(BaseModel, frozen=True, extra="forbid"):
@@ -82,7 +83,7 @@ class AlignConfig(BaseModel, frozen=True, extra="forbid"):
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast, with float32 parameters
     gradient_checkpointing: bool = False  # compute each layer again in the backward pass: less memory
     device: str = "auto"
-    seed: int = 0
+    seed: Seed = 0
     checkpoint_every: Annotated[float, Field(ge=0)] = 60.0  # seconds
 
     @property
