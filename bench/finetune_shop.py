@@ -2,6 +2,8 @@
 
     python bench/finetune_shop.py --output runs/german-shop
     mmrec finetune -c runs/german-shop/finetune.toml
+    mmrec sweep runs/german-shop/german.toml    # frozen, fine-tuned and end-to-end features, warm and cold
+    mmrec sweep runs/german-shop/english.toml   # the same, of the texts that it knows
 
 The tiny CLIP was trained on products of the shop's own generator, so it knows the English texts: of 115
 held-out pictures, 0.88 find their title at once. Pictures and items are those of `mmrec demo`; the column
@@ -57,6 +59,79 @@ max_failures = 0.05
 [run]
 output = "run"
 """
+COMPARE = """\
+# Frozen, fine-tuned and end-to-end features of one encoder in two recommenders; one budget for every cell.
+
+[catalog]
+items = "shop/items.csv"
+image = "image"
+
+[interactions]
+path = "shop/interactions.csv"
+cold_items = 0.2
+
+[extract]
+encoder = "tiny"
+text_views = {{ text = "{text}" }}
+max_failures = 0.05
+
+[train] # chosen on validation with frozen features
+dim = 64
+learning_rate = 3e-3
+batch_size = 1024
+epochs = 60
+patience = 60
+
+[train.end_to_end]
+learning_rate = 1e-4
+warmup_epochs = 52 # the recommender first learns to read the features
+micro_batch = 128
+
+[evaluate]
+k = [10, 20]
+
+[run]
+output = "{name}"
+
+[sweep]
+seeds = [0, 1, 2]
+splits = ["test", "test_cold", "test_among_cold"]
+metrics = ["recall@20", "ndcg@20"]
+compare = ["frozen", "fine-tuned"]
+
+[[sweep.axis]]
+name = "recommender"
+[sweep.axis.values]
+"vbpr" = {{ train.model = "vbpr", train.vbpr.reg_weight = 1e-3 }}
+"lattice" = {{ train.model = "lattice", train.lattice.train_graph = "every-batch" }}
+
+[[sweep.axis]]
+name = "encoder"
+[sweep.axis.values."frozen"]
+[sweep.axis.values."fine-tuned"]
+finetune = {tuning}
+run.encoder = "{name}/encoder"
+extract.encoder = "open_clip:tiny/{name}/encoder"
+[sweep.axis.values."end to end"]
+train.encoder = "end-to-end"
+[sweep.axis.values."fine-tuned, end to end"]
+finetune = {tuning}
+run.encoder = "{name}/encoder"
+extract.encoder = "open_clip:tiny/{name}/encoder"
+train.encoder = "end-to-end"
+"""
+TEXTS = {  # name -> text, learning rate of fine-tuning
+    "german": ("{titel}", 5e-4),
+    "english": ("{title}. {brand}. {category}. {description}", 3e-4),
+}
+
+
+def comparison(name: str) -> str:
+    """The sweep over the texts of this name."""
+    text, rate = TEXTS[name]
+    budget = f"learning_rate = {rate}, epochs = 30, batch_size = 128, patience = 10"
+    tuning = f'{{ start = "tiny", text = "{text}", {budget} }}'
+    return COMPARE.format(name=name, text=text, tuning=tuning)
 
 
 def in_german(title: str | None) -> str | None:
@@ -76,6 +151,8 @@ def main() -> None:
     titles = [in_german(title) for title in items["title"]]
     items.with_columns(pl.Series("titel", titles, pl.String)).write_csv(shop.items)
     (options.output / "finetune.toml").write_text(CONFIG, encoding="utf-8")
+    for name in TEXTS:
+        (options.output / f"{name}.toml").write_text(comparison(name), encoding="utf-8")
     print(f"{len(items)} items, such as {items['title'][0]!r}, {titles[0]!r}")
 
 
