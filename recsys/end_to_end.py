@@ -149,11 +149,7 @@ class EndToEnd:
 
     def _step(self) -> None:
         parameters = list(self.named.values())
-        if self.team.size > 1:
-            for parameter in parameters:  # what has no gradient here may have one elsewhere
-                if parameter.grad is None:
-                    parameter.grad = torch.zeros_like(parameter)
-            self.team.sum_gradients(parameters, [])
+        self.team.sum_gradients(self.team.reached(parameters), [])
         self.norms.append(torch.nn.utils.clip_grad_norm_(parameters, self.config.clip))
         self.adam.step()
         self.adam.zero_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 Triples = tuple[Tensor, Tensor, Tensor]  # users, positives, negatives, each (b,)
@@ -33,6 +34,16 @@ class Team:
     def sum_gradients(self, dense: Sequence[Tensor], sparse: Sequence[Tensor]) -> None:
         """Put the sum over all processes in place of every parameter's gradient; those of `sparse` hold
         rows."""
+
+    def reached(self, parameters: Sequence[Tensor]) -> list[Tensor]:
+        """Those that some process has a gradient of, each with one: what has no input here may have one
+        elsewhere. The others stay without, and so as they are: weight decay would wear them away."""
+        held = torch.tensor([float(p.grad is not None) for p in parameters], device=parameters[0].device)
+        reached = [p for p, n in zip(parameters, self.sum(held).tolist(), strict=True) if n]
+        for parameter in reached:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        return reached
 
     def check(self) -> None:
         """Raise InputError where a parameter had a gradient on some processes only since the last check."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..features.pretraining.items import epoch_batches, held_out_generator, step_generator
 from ..features.pretraining.task import Schedule, Task
@@ -112,7 +112,7 @@ class EncoderTraining:
                 self._weighted(losses).backward()
                 for name, loss in losses.items():
                     parts[name] += float(loss.detach())
-        self.team.sum_gradients(self._reached(), [])
+        self.team.sum_gradients(self.team.reached(list(self.named.values())), [])
         values = self.team.sum(
             torch.tensor(list(parts.values()), dtype=torch.float64, device=self.task.device)
         )
@@ -128,17 +128,6 @@ class EncoderTraining:
             total, steps = progress.sums.get(name, (0.0, 0))
             progress.sums[name] = [total + value, steps + 1]
         progress.step += 1
-
-    def _reached(self) -> list[nn.Parameter]:
-        """The parameters that this step reached in any process, each with a gradient: an expert without an
-        input here may have one elsewhere. The others stay as they are: decay would wear them away."""
-        parameters = list(self.named.values())
-        held = torch.tensor([float(p.grad is not None) for p in parameters], device=self.task.device)
-        reached = [p for p, n in zip(parameters, self.team.sum(held).tolist(), strict=True) if n]
-        for parameter in reached:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        return reached
 
     def _weighted(self, losses: Mapping[str, Tensor]) -> Tensor:
         weights = self.task.weights

@@ -299,8 +299,13 @@ def test_a_run_stopped_after_any_epoch_ends_bit_for_bit_as_if_undisturbed(dropou
 
 
 def numbers_of(name: str, team: Team) -> list[float]:
-    """The encoder and the bank after three epochs."""
-    model, data, trained = built(name, {}, ToyEncoder(), team, itc_weight=0.1, micro_batch=2)
+    """The encoder and the bank after three epochs; a part of the encoder is reached by no gradient."""
+    encoder = ToyEncoder()
+    encoder.module["idle"] = nn.Linear(2, 2)
+    encoder.depths |= {"idle.weight": 0, "idle.bias": 0}
+    model, data, trained = built(
+        name, {}, encoder, team, itc_weight=0.1, micro_batch=2, learning_rate=1e-2, weight_decay=1.0
+    )
     fit(
         model,
         data,
