@@ -1,12 +1,12 @@
 """What the feature store costs beside raw `.npy` files: seconds, GB/s and peak memory of every step.
 
-python bench/store.py FOLDER                          a million items, 6 views of 512 dimensions: 6 GB, and as
-                                                      much again for each of a resumed store, an update and .npy
-python bench/store.py FOLDER --items 100000           a tenth of it
+python bench/store.py FOLDER                   a million items, 6 views of 512 dimensions: 6 GB, as much again
+                                               for the .npy files, and for a resumed store or an update
+python bench/store.py FOLDER --items 100000    a tenth of it
 
-Every step runs in a process of its own on what the steps before it left in FOLDER, so that its peak memory is its
-own. Vectors go in as float32, as an encoder gives them, and as float16 into the `.npy` files. All writes are synced.
-`--cold` drops the files from the system's cache before every step that reads.
+Every step runs in a process of its own on what the steps before it left in FOLDER, so that its peak memory is
+its own. Vectors go in as float32, as an encoder gives them, and as float16 into the `.npy` files. All writes
+are synced. `--cold` drops the files from the system's cache before every step that reads.
 """
 
 from __future__ import annotations

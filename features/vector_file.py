@@ -183,12 +183,10 @@ def _write_pages(file: BinaryIO, facts: Struct, halves: np.ndarray, present: np.
     for first in range(0, len(halves), rows):
         mask = present[first : first + rows]
         filled = halves[first : first + rows]
-        values = (
-            np.ascontiguousarray(filled if mask.all() else filled[mask], "<f2").ravel().view(np.uint8).data
-        )
+        values = np.ascontiguousarray(filled if mask.all() else filled[mask], "<f2")
+        content = values.ravel().view(np.uint8).data
         levels, count = _levels(mask, dim)
-        header = _page_header(levels, values, count)
-        for part in (header, levels, values):
+        for part in (_page_header(levels, content, count), levels, content):
             crc32 = zlib.crc32(part, crc32)
             file.write(part)
         entries += count
@@ -210,7 +208,7 @@ def _page_header(levels: bytes, values: memoryview, entries: int) -> bytes:
 
 
 def _levels(present: np.ndarray, dim: int) -> tuple[bytes, int]:
-    """Repetition and definition levels of a page's rows, and for how many entries: 1 of a null row, else dim."""
+    """A page's repetition and definition levels, and of how many entries: 1 for a null row, else dim."""
     first = _run(1, 0)
     row = first + _run(dim - 1, 1) if dim > 1 else first
     repetition = row * len(present) if present.all() else b"".join(row if has else first for has in present)

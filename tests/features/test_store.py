@@ -376,13 +376,15 @@ def test_many_small_updates_leave_the_store_that_one_extraction_makes(tmp_path: 
     rng = np.random.default_rng(0)
     for step in range(30):
         at = int(rng.integers(len(catalogue)))
-        change = (
-            lambda: catalogue.append((100 + step, "b")),
-            lambda: catalogue.insert(0, (100 + step, "broken")),
-            lambda: catalogue.pop(at),
-            lambda: catalogue.__setitem__(at, (catalogue[at][0], f"version {step}")),
-        )
-        change[step % 4]()
+        match step % 4:
+            case 0:
+                catalogue.append((100 + step, "b"))
+            case 1:
+                catalogue.insert(0, (100 + step, "broken"))
+            case 2:
+                catalogue.pop(at)
+            case _:
+                catalogue[at] = (catalogue[at][0], f"version {step}")
         shards = [catalogue[start : start + 8] for start in range(0, len(catalogue), 8)]
         write(tmp_path / "updated", shards)
         write(tmp_path / f"{step}", shards)

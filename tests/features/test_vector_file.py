@@ -81,9 +81,7 @@ def test_any_damaged_byte_is_noticed_or_of_no_consequence(tmp_path: Path) -> Non
             noticed += 1
         else:
             assert footer.spans == spans
-    assert (
-        noticed == len(content) - 4
-    )  # the first four bytes say that this is Parquet, and nothing reads them
+    assert noticed == len(content) - 4  # the first four say that this is Parquet; nothing reads them
 
 
 @pytest.mark.parametrize("share", [0, 0.2, 0.5, 0.99])
