@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, Field, field_validator, model_validator
@@ -17,12 +18,37 @@ JOINT_VIEWS = ("joint", "joint.image", "joint.text")
 Scheme = Literal[
     "http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hf", "memory", "hdfs", "ftp", "sftp"
 ]
+_UNCHECKED = ("hdfs", "ftp", "sftp")  # go where the URI says by libraries that check no address
+_HOST = re.compile(r"(\*\.)?[\w.-]+|[0-9a-fA-F:]*:[0-9a-fA-F:.]*")  # or an IPv6 address
 
 
 class ReadingConfig(BaseModel, frozen=True, extra="forbid"):
     """The keys of `[catalog]` that say how images are read, and from where they may come."""
 
-    schemes: tuple[Scheme, ...] = get_args(Scheme)  # of URIs that may be read
+    readers: Annotated[int, Field(ge=1, le=1024)] = 16  # images that are read at the same time
+    schemes: tuple[Scheme, ...] = get_args(Scheme)[: -len(_UNCHECKED)]  # of URIs that may be read
+    hosts: tuple[str, ...] = ()  # and their hosts or buckets: "cdn.example.com", "*.example.com"; none: all
+    allow_private: bool = False  # addresses of this machine and its network
+    timeout: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 30.0  # seconds of one attempt, in all
+    retries: Annotated[int, Field(ge=0, le=20)] = 3  # attempts after a failure that may pass
+
+    @field_validator("hosts")
+    @classmethod
+    def _are_hosts(cls, hosts: tuple[str, ...]) -> tuple[str, ...]:
+        for host in hosts:
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"'{host}': expected a host such as cdn.example.com, or *.example.com")
+        return tuple(host.lower() for host in hosts)
+
+    @model_validator(mode="after")
+    def _unchecked_addresses_are_allowed(self) -> ReadingConfig:
+        unchecked = [scheme for scheme in self.schemes if scheme in _UNCHECKED]
+        if unchecked and not self.allow_private:
+            raise ValueError(
+                f"schemes: the addresses behind {' and '.join(unchecked)} cannot be checked; allow them with "
+                "allow_private = true, or leave these out"
+            )
+        return self
 
 
 class CatalogConfig(ReadingConfig, frozen=True, extra="forbid"):

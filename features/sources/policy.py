@@ -27,12 +27,33 @@ def shown(reference: str) -> str:
     return reference if len(reference) <= _SHOWN else f"{reference[:_SHOWN]}..."
 
 
+def without_secrets(message: str, uri: str) -> str:
+    """What another library says of `uri`, without the parts that `shown` leaves out."""
+    where, *hidden = re.split(r"[?#]", uri.partition("://")[2], maxsplit=1)
+    user = where.partition("/")[0].rpartition("@")[0]
+    secrets = [part for part in (*hidden, user, user.partition(":")[2]) if part]
+    for secret in secrets:
+        message = message.replace(secret, "...")
+    return message[:_SHOWN]
+
+
 def check_scheme(uri: str, config: ReadingConfig) -> None:
     """Raise ImageFailure unless `config` lets the scheme of `uri` be read."""
     scheme = scheme_of(uri)
     if scheme not in config.schemes:
         allowed = ", ".join(config.schemes) or "none"
         raise ImageFailure("refused", f"{shown(uri)}: catalog.schemes allows {allowed}, not {scheme}")
+
+
+def check_host(host: str, uri: str, config: ReadingConfig) -> None:
+    """Raise ImageFailure unless `config` lets the host, or bucket, of `uri` be read."""
+    name = host.rstrip(".").lower()
+    allowed = (
+        name.endswith(pattern[1:]) if pattern.startswith("*.") else name == pattern
+        for pattern in config.hosts
+    )
+    if config.hosts and not any(allowed):
+        raise ImageFailure("refused", f"{shown(uri)}: {name or 'no host'} is not in catalog.hosts")
 
 
 def bounded(content: bytes, max_bytes: int, name: str) -> bytes:

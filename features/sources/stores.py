@@ -2,27 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any, cast
+from urllib.parse import urlsplit
+
+import fsspec
+from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.core import url_to_fs
 
 from ..config import ReadingConfig
 from ..errors import ImageFailure, InputError, first_line
-from .policy import bounded, check_scheme, shown
+from .policy import bounded, check_host, check_scheme, shown, without_secrets
+from .retries import MayPass
 
 
-def read_object(uri: str, config: ReadingConfig, max_bytes: int) -> bytes:
-    """The bytes of an object. Raises ImageFailure; InputError when its store's package is not installed."""
+def check_object(uri: str, config: ReadingConfig) -> str:
+    """The host or bucket of `uri`; ImageFailure unless `config` lets it be read."""
     check_scheme(uri, config)
     if "::" in uri:  # chained URIs could reach any local file
         raise ImageFailure("refused", f"{shown(uri)}: a chain of URIs")
     try:
+        bucket = urlsplit(uri).hostname or ""
+    except ValueError as error:
+        raise ImageFailure("unreadable", f"{shown(uri)}: not a URI") from error
+    check_host(bucket, uri, config)
+    return bucket
+
+
+def read_object(uri: str, timeout: float, max_bytes: int) -> bytes:
+    """The bytes of an object.
+
+    Raises ImageFailure, or MayPass; InputError when its store's package is not installed.
+    """
+    name = shown(uri)
+    try:
         system, path = url_to_fs(uri)
-        with system.open(path, "rb") as file:
-            return bounded(file.read(max_bytes + 1), max_bytes, shown(uri))
+        return bounded(read_range(system, path, 0, max_bytes + 1, timeout), max_bytes, name)
     except ImageFailure:
         raise
     except ImportError as error:
-        raise InputError(f"{shown(uri)}: {first_line(error)}") from error
+        raise InputError(f"{name}: {first_line(error)}") from error
     except FileNotFoundError as error:
-        raise ImageFailure("missing", f"{shown(uri)}: no such object") from error
+        raise ImageFailure("missing", f"{name}: no such object") from error
     except Exception as error:  # each store raises its own errors; the ledger keeps the reason
-        raise ImageFailure("unreadable", f"{shown(uri)}: {first_line(error)}") from error
+        said = without_secrets(first_line(error), uri)
+        if isinstance(error, TimeoutError):
+            raise MayPass(f"no whole answer within {timeout:g} s") from error
+        if any(isinstance(cause, TimeoutError | ConnectionError) for cause in _causes(error)):
+            raise MayPass(said) from error
+        raise ImageFailure("unreadable", f"{name}: {said}") from error
+
+
+def read_range(system: fsspec.AbstractFileSystem, path: str, start: int, stop: int, timeout: float) -> bytes:
+    """Bytes start..stop - 1 of an object, or as many as there are, in one request."""
+    if not isinstance(system, AsyncFileSystem):  # such a store has the timeouts of its own package
+        return cast(bytes, system.cat_file(path, start=start, end=stop))
+    # cat_file of such a store is this call without the timeout.
+    read: Any = system._cat_file
+    return cast(bytes, sync(system.loop, read, path, start=start, end=stop, timeout=timeout))
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__

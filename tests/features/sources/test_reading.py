@@ -1,11 +1,10 @@
 import os
 from pathlib import Path
 
-import fsspec
 import pytest
 
 from mmrec.features.config import ReadingConfig
-from mmrec.features.errors import ImageFailure, InputError
+from mmrec.features.errors import ImageFailure
 from mmrec.features.sources.reading import ImageReader
 
 MAX_BYTES = 10_000
@@ -61,22 +60,3 @@ def test_unreadable_references_have_their_reasons(tmp_path: Path) -> None:
         assert reason(unreadable, root) == "unreadable"
     for refused in ("ssh://host/a.jpg", "zip://a::file:///etc/passwd", "memory://a::file:///etc/passwd"):
         assert reason(refused, root) == "refused"
-
-
-def test_uris_and_uri_roots_are_read_through_fsspec() -> None:
-    with fsspec.open("memory://shop/a.jpg", "wb") as file:
-        file.write(b"remote")  # pyright: ignore
-    assert read("memory://shop/a.jpg", None) == b"remote"
-    assert read("x/../a.jpg", "memory://shop/") == b"remote"
-    assert reason("memory://shop/b.jpg", None) == "missing"
-    assert reason("../shop/a.jpg", "memory://shop") == "outside_root"
-    assert reason("file:///etc/passwd", "memory://shop") == "outside_root"
-
-
-def test_a_store_whose_package_is_not_installed_stops_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(uri: str) -> None:
-        raise ImportError("Install s3fs to access S3")
-
-    monkeypatch.setattr("mmrec.features.sources.stores.url_to_fs", refuse)
-    with pytest.raises(InputError, match="Install s3fs"):
-        read("s3://shop/a.jpg", None)
