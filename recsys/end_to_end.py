@@ -81,7 +81,7 @@ class EndToEnd:
         self.initial = self._sampled()  # X_0
         self.best: dict[str, Tensor] = {}  # the encoder of the best epoch
         self.active = False  # whether the batches of this epoch train the encoder
-        self.steps = 0  # of this epoch
+        self.judged = False  # whether a batch of this epoch has shown that the loss depends on features
         self.norms: list[Tensor] = []  # of the gradient, in the steps of this epoch that had one
 
     def _groups(self) -> list[dict[str, Any]]:
@@ -101,7 +101,7 @@ class EndToEnd:
 
     def start_epoch(self, epoch: int) -> None:
         self.active = epoch > self.config.warmup_epochs
-        self.steps, self.norms = 0, []
+        self.judged, self.norms = False, []
         shared = (*self.named.values(), *self.bank.tables.values())
         self.team.align(tensor.data for tensor in shared)
 
@@ -114,10 +114,12 @@ class EndToEnd:
             self.bank.write(batch.rows, self._encoded(batch.rows, batch))
         return batch
 
-    def require_gradient(self, model: GradientModel) -> None:
-        """InputError where the first backward pass of an epoch left nothing in the bank."""
-        if self.steps:
+    def require_gradient(self, model: GradientModel, batch: Pass) -> None:
+        """InputError where the first backward pass of an epoch left nothing in the bank, though an item of
+        its batch has a view."""
+        if self.judged or self._bare(batch):
             return
+        self.judged = True
         reached = torch.tensor(float(self.bank.has_gradient()), device=self.device)
         if not self.team.sum(reached):
             raise InputError(
@@ -127,15 +129,19 @@ class EndToEnd:
 
     def finish(self, batch: Pass) -> None:
         """Pass what the backward pass left in the bank on to the encoder, and take its step."""
-        self.steps += 1
         if self.active:
             gradients = {view: self.team.sum(rows) for view, rows in self.bank.gradients(batch.rows).items()}
-            # A loss that reads features in some batches of an epoch only, LATTICE's, begins with those.
-            self.active = any(bool(rows.any()) for rows in gradients.values())
-            if self.active:
+            if any(bool(rows.any()) for rows in gradients.values()):
                 self._backward(batch, gradients)
                 self._step()
+            else:
+                # A loss that reads features in some batches of an epoch only, LATTICE's, begins with those.
+                self.active = self._bare(batch)
         self.bank.clear_gradients()
+
+    def _bare(self, batch: Pass) -> bool:
+        """Whether no item of the batch has a view: that no gradient reaches these says nothing of a loss."""
+        return not any(bool(present[batch.rows].any()) for present in self.bank.present.values())
 
     def _backward(self, batch: Pass, gradients: Vectors) -> None:
         """Add the gradient of sum <X, G> to the encoder's, a micro-batch at a time."""
@@ -282,7 +288,7 @@ class EndToEndStep(Step):
     def __call__(self, triples: Triples) -> dict[str, Tensor]:
         batch = self.encoder.begin(triples)
         parts = self.differentiate(triples)
-        self.encoder.require_gradient(self.model)
+        self.encoder.require_gradient(self.model, batch)
         weight, temperature = self.encoder.config.itc_weight, self.encoder.config.itc_temperature
         if weight:
             contrast = self.encoder.paired.contrast(batch.rows, temperature)

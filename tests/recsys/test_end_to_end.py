@@ -252,6 +252,19 @@ def test_a_loss_that_ignores_features_is_refused_at_once(name: str, options: dic
         trained_run(name, options, warmup_epochs=2)
 
 
+@pytest.mark.parametrize("name", ["vbpr", "mgcn"])
+def test_a_batch_of_items_without_views_says_nothing_about_the_loss(name: str) -> None:
+    model, _, trained = built(name, {}, ToyEncoder())
+    model.start_epoch(torch.Generator().manual_seed(0))
+    trained.start_epoch(1)
+    step = EndToEndStep(model, Adam(model, 1e-3), Team(), trained)
+    (bare,) = set(ABSENT["image.full"]) & set(ABSENT["text.title"])
+    step((torch.tensor([0]), torch.tensor([bare]), torch.tensor([bare])))
+    assert not trained.norms
+    step(batch())
+    assert len(trained.norms) == 1 and trained.active
+
+
 def test_features_that_the_model_would_train_itself_are_refused() -> None:
     with pytest.raises(InputError, match="train_features"):
         trained_run("bm3", {"train_features": True})
