@@ -111,7 +111,7 @@ class Trained:
         has_images = any(view.startswith("image.") for view in views)
         has_texts = any(view.startswith("text.") for view in views)
         name = extract.text_encoder
-        if name is None or name == extract.encoder:
+        if name is None or not extract.texts_apart:
             encoder = loaded(extract.encoder, extract.image_size)
             return Trained(encoder if has_images else None, encoder if has_texts else None, False)
         images = loaded(extract.encoder, extract.image_size) if has_images else None
@@ -161,8 +161,7 @@ def check_fresh(encoder: ItemEncoder, bank: FeatureBank, config: TrainConfig, ex
 
 def saved_keys(extract: ExtractConfig, views: list[str]) -> list[str]:
     """The keys of [extract] whose encoders are trained for these views."""
-    apart = extract.text_encoder not in (None, extract.encoder)
-    if not apart:
+    if not extract.texts_apart:
         return ["encoder"]
     kinds = {"image.": "encoder", "text.": "text_encoder"}
     return [key for prefix, key in kinds.items() if any(view.startswith(prefix) for view in views)]
@@ -181,13 +180,14 @@ def is_saved(model: Path, lineage: Mapping[str, str], keys: list[str]) -> bool:
 def trained_extract(extract: ExtractConfig, model: Path) -> ExtractConfig:
     """`extract` with the encoders trained with the bundle `model`; FileNotFoundError without any."""
     lineage = read_lineage(model / "config.json", "lineage")
-    named = {}
+    # Where the two names are the same, the one that was trained reads the texts too.
+    named: dict[str, str | None] = {} if extract.texts_apart else {"text_encoder": None}
     for key, name in FOLDERS.items():
         folder = model.with_name(name)
         if lineage is not None and read_lineage(folder / ACCOUNT, "lineage") == lineage:
             account = json.loads((folder / ACCOUNT).read_text(encoding="utf-8"))
             named[key] = account["name"].replace(PLACE, str(folder))
-    if not named:
+    if not any(named.values()):
         raise FileNotFoundError(
             f"{model.with_name(FOLDERS['encoder'])}: no encoder was trained with {model}; run `mmrec train`"
         )
