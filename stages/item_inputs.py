@@ -10,6 +10,7 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -21,7 +22,7 @@ from ..features.config import CatalogConfig, ExtractConfig, LongText
 from ..features.decoding.pool import DecodePool
 from ..features.encoders.base import ImageEncoder, TextEncoder
 from ..features.errors import InputError
-from ..features.files import digest_bytes, digest_json, write_json
+from ..features.files import atomic_path, digest_bytes, digest_json, remove_stale_temporaries, write_json
 from ..features.presets import chosen_views
 from ..features.store import FeatureStore
 from ..features.text import cut_text
@@ -34,6 +35,7 @@ from .progress import progress_bar
 log = logging.getLogger(__name__)
 
 _PIXELS = "pixels-"  # .u8: the crops one after the other; .json: their shape and whose they are
+ABANDONED = 3600.0  # seconds without a write: of a file whose writer was killed
 _SUMMED = ("sum", "as-released")
 
 
@@ -101,7 +103,11 @@ def read_item_inputs(
     prompts: dict[str, str] = {}
     cache = _PixelCache(store, extract) if images is not None else None
     changed = 0
-    with ThreadPoolExecutor(extract.workers) as pool, progress_bar("items", len(catalog)) as advance:
+    with (
+        cache.writing() if cache is not None else nullcontext(),
+        ThreadPoolExecutor(extract.workers) as pool,
+        progress_bar("items", len(catalog)) as advance,
+    ):
         for start, hashed in _hashed(catalog, extract, pool):
             stored = store.content_hashes.slice(start, len(hashed.items)).to_list()
             changed += sum(own != other for own, other in zip(hashed.content_hashes, stored, strict=True))
@@ -111,12 +117,12 @@ def read_item_inputs(
             if cache is not None and images is not None:
                 cache.add(hashed, images, pool)
             advance(len(hashed.items))
-    if changed:
-        raise InputError(
-            f"{changed} of {len(catalog)} items have changed since {store.folder} was extracted; run "
-            "`mmrec extract`"
-        )
-    pixels, of_images = cache.finish() if cache is not None else (np.empty((0, 3, 0, 0), np.uint8), {})
+        if changed:
+            raise InputError(
+                f"{changed} of {len(catalog)} items have changed since {store.folder} was extracted; run "
+                "`mmrec extract`"
+            )
+    pixels, of_images = cache.read() if cache is not None else (np.empty((0, 3, 0, 0), np.uint8), {})
     windows, of_texts = _text_inputs(rendered, prompts, texts, extract) if texts is not None else ([], {})
     return ItemInputs(pixels, of_images, windows, of_texts)
 
@@ -167,7 +173,10 @@ def _window_weights(sizes: Sequence[int], pooling: LongText) -> list[float]:
 
 
 class _PixelCache:
-    """The crops of all image views in one file, or on the way into it; what is there is not decoded again."""
+    """The crops of all image views in one file, or on the way into it; what is there is not decoded again.
+
+    Runs that begin at the same time each write a file of their own; the last one stays.
+    """
 
     def __init__(self, store: FeatureStore, extract: ExtractConfig) -> None:
         self._extract = extract
@@ -181,21 +190,33 @@ class _PixelCache:
         self._known: dict[str, int] = {}  # digest of a crop -> its number
         self._numbers: dict[str, list[list[int]]] = {f"image.{view}": [] for view in extract.image_views}
         self._shape: tuple[int, ...] = (3, 0, 0)
-        if self._found is None:
-            folder.mkdir(exist_ok=True)
-            for outdated in folder.glob(f"{_PIXELS}*"):
-                outdated.unlink(missing_ok=True)
+        self._file: BinaryIO | None = None
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """While crops may be added; afterwards they are in the file."""
+        if self._found is not None:
+            yield
+            return
+        folder = self._crops.parent
+        folder.mkdir(exist_ok=True)
+        remove_stale_temporaries(folder, ABANDONED)
+        for other in {*folder.glob(f"{_PIXELS}*")} - {self._crops, self._account}:
+            other.unlink(missing_ok=True)
+        with atomic_path(self._crops) as unfinished, unfinished.open("wb") as self._file:
+            yield
+        write_json(self._account, {"shape": [len(self._known), *self._shape], "views": self._numbers})
 
     def add(self, hashed: Hashed, encoder: ImageEncoder, pool: ThreadPoolExecutor) -> None:
         """Decode the pictures of one shard."""
-        if self._found is not None:
+        if self._file is None:
             return
         plan = extraction_plan(encoder.transform, self._extract)
         images = images_of(hashed, range(len(hashed.items)), self._extract, pool)
-        with self._unfinished.open("ab") as file, DecodePool(plan, self._extract.workers) as decoding:
+        with DecodePool(plan, self._extract.workers) as decoding:
             for item in decoding.map(images):
                 for view, crops in item.pixels.items():
-                    self._numbers[view].append([self._number(crop, file) for crop in crops])
+                    self._numbers[view].append([self._number(crop, self._file) for crop in crops])
 
     def _number(self, crop: np.ndarray, file: BinaryIO) -> int:
         content = np.ascontiguousarray(crop, np.uint8).tobytes()
@@ -206,17 +227,11 @@ class _PixelCache:
             file.write(content)
         return self._known[digest]
 
-    @property
-    def _unfinished(self) -> Path:
-        return self._crops.with_suffix(".tmp")
-
-    def finish(self) -> tuple[np.ndarray, dict[str, ViewInputs]]:
-        if self._found is None:
-            self._unfinished.replace(self._crops)
-            write_json(self._account, {"shape": [len(self._known), *self._shape], "views": self._numbers})
-            self._found = self._read()
-            assert self._found is not None
-        return self._found
+    def read(self) -> tuple[np.ndarray, dict[str, ViewInputs]]:
+        """All crops, and those of every view."""
+        found = self._found or self._read()
+        assert found is not None
+        return found
 
     def _read(self) -> tuple[np.ndarray, dict[str, ViewInputs]] | None:
         """What is there, if it is whole."""

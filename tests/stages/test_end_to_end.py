@@ -13,6 +13,7 @@ from PIL import Image
 
 from mmrec.features.config import CatalogConfig, ExtractConfig
 from mmrec.features.encoders import open_clip
+from mmrec.features.encoders.trainable import load_trainable
 from mmrec.features.errors import InputError as FeaturesInputError
 from mmrec.features.store import FeatureStore
 from mmrec.recsys.config import InteractionsConfig, TrainConfig
@@ -158,6 +159,34 @@ def test_pictures_are_decoded_once_and_each_crop_is_encoded_once(shop: Shop, tra
     monkeypatch.setattr(open_clip.OpenClipEncoder, "image_vectors", counted)
     shop.train("again", tuned={"micro_batch": 100, "sample": 4}, epochs=1)
     assert max(seen) == N_ITEMS  # one picture each; that of item 2 is the second one of item 1
+
+
+def test_two_runs_may_decode_the_pictures_of_one_store_at_the_same_time(tmp_path, monkeypatch) -> None:
+    shop, encoder = Shop(tmp_path / "shop", shard_rows=3), load_trainable("tiny", device="cpu")
+    add, within = item_inputs._PixelCache.add, []
+
+    def read() -> np.ndarray:
+        inputs = item_inputs.read_item_inputs(
+            shop.source.catalog, shop.source.extract, shop.store, encoder, None
+        )
+        return np.array(inputs.pixels)
+
+    def interleaved(self, *given) -> None:
+        add(self, *given)
+        if not within:
+            within.append(None)
+            within.append(read())
+
+    monkeypatch.setattr(item_inputs._PixelCache, "add", interleaved)
+    np.testing.assert_array_equal(read(), within[1])
+    assert len(list((shop.folder / "features/.cache").glob("*pixels*"))) == 2
+
+
+def test_one_encoder_named_twice_reads_the_texts_after_its_training_too(tmp_path) -> None:
+    shop = Shop(tmp_path / "shop", encoder="tiny", text_encoder="tiny")
+    shop.train(epochs=1)
+    asked = trained_extract(shop.source.extract, shop.model())
+    assert asked.encoder != "tiny" and not asked.texts_apart
 
 
 @pytest.mark.parametrize("long_text", ["mean", "length-weighted", "sum", "truncate"])
