@@ -84,7 +84,8 @@ patience = 60
 
 [train.end_to_end]
 learning_rate = 1e-4
-warmup_epochs = 52 # the recommender first learns to read the features
+warmup_epochs = 56 # the recommender first learns to read the features
+encode = "positives"
 micro_batch = 128
 
 [evaluate]
@@ -113,11 +114,6 @@ finetune = {tuning}
 run.encoder = "{name}/encoder"
 extract.encoder = "open_clip:tiny/{name}/encoder"
 [sweep.axis.values."end to end"]
-train.encoder = "end-to-end"
-[sweep.axis.values."fine-tuned, end to end"]
-finetune = {tuning}
-run.encoder = "{name}/encoder"
-extract.encoder = "open_clip:tiny/{name}/encoder"
 train.encoder = "end-to-end"
 """
 TEXTS = {  # name -> text, learning rate of fine-tuning
