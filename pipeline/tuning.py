@@ -19,6 +19,7 @@ from ..recsys.grids import GRIDS
 from ..recsys.interactions import Dataset
 from ..recsys.models import model_class
 from ..stages.dataset import digest_dataset, digest_store, load_dataset
+from ..stages.end_to_end import ACCOUNT, FOLDERS
 from ..stages.lineage import read_lineage
 from ..stages.train import CODE_VERSION, left_out
 from ..stages.train import train as train_stage
@@ -58,7 +59,7 @@ def tune(config: Config) -> Outcome:
         best = _best(trials)
         chosen = with_settings(config, best.settings)
         write_best(chosen, best, config)
-        _reuse(trial_folder(config, best.number) / "model", config.output / "model")
+        _reuse(trial_folder(config, best.number), config.output)
         model, index = train_and_index(chosen, store, dataset)
         evaluation = measure(chosen, store, dataset)
         write_config(chosen, config.output)
@@ -161,15 +162,16 @@ def _best(trials: Sequence[Tried]) -> Tried:
     return max(finished, key=lambda trial: (trial.value, -trial.number))
 
 
-def _reuse(trained: Path, target: Path) -> None:
-    """Put the bundle of a trial in place of `target`, unless that is the same one already."""
-    recover_folder(target)
-    lineage = read_lineage(trained / "config.json", "lineage")
-    if lineage is None or lineage == read_lineage(target / "config.json", "lineage"):
-        return
-    with fresh_folder(target) as fresh:
-        for file in trained.iterdir():
-            shutil.copy2(file, fresh / file.name)
+def _reuse(trial: Path, output: Path) -> None:
+    """Put the bundle of a trial, and what encoders were trained with it, in the place of those of the run,
+    unless these are the same already. The bundle comes last, as it does in training."""
+    lineage = read_lineage(trial / "model" / "config.json", "lineage")
+    for name, account in (*((folder, ACCOUNT) for folder in FOLDERS.values()), ("model", "config.json")):
+        recover_folder(output / name)
+        own, found = (read_lineage(folder / name / account, "lineage") for folder in (trial, output))
+        if lineage is not None and own == lineage != found:
+            with fresh_folder(output / name) as fresh:
+                shutil.copytree(trial / name, fresh, dirs_exist_ok=True)
 
 
 def _short(settings: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from mmrec.cli import app
 from mmrec.pipeline import tuning
 from mmrec.pipeline.config import ConfigError, build_config, load_config
+from mmrec.pipeline.extraction import extract
 from mmrec.pipeline.run import run
 from mmrec.recsys.errors import DivergedError
 from mmrec.recsys.grids import GRIDS
@@ -44,6 +45,9 @@ def tune(folder: Path, *arguments: str):
     return CliRunner().invoke(app, ["tune", "-c", str(folder / "run.toml"), *arguments])
 
 
+LIGHT = ("train.end_to_end.warmup_epochs=0", "train.end_to_end.method=last-layers", "tune.trials=2")
+
+
 def trials(folder: Path) -> pl.DataFrame:
     return pl.read_parquet(folder / "out" / "tune" / "trials.parquet")
 
@@ -66,6 +70,22 @@ def test_best_toml_is_a_configuration_of_the_same_model(search) -> None:
     tune(search)
     again = run(load_config(search / "out" / "tune" / "best.toml"))
     assert again.facts["model"]["up_to_date"]
+
+
+def test_an_encoder_that_was_trained_in_the_best_trial_is_taken_with_it(log_only, png) -> None:
+    items = [{"item_id": name, "image": f"{name}.png"} for name in "abcdefgh"]
+    for n, item in enumerate(items):
+        (log_only / item["image"]).write_bytes(png((30 * n, 90, 255 - 30 * n)))
+    pl.DataFrame(items).write_csv(log_only / "items.csv")
+    with (log_only / "run.toml").open("a") as file:
+        file.write('[catalog]\nitems = "items.csv"\nimage = "image"\n[extract]\nimage_views = ["full"]\n')
+    config = load_config(log_only / "run.toml", ["train.model=vbpr", "train.encoder=end-to-end", *LIGHT])
+    extract(config)
+    facts = tuning.tune(config).facts
+    assert facts["model"]["up_to_date"]
+    for out in (config.output, config.output / "tune" / f"trial-{facts['best']['trial']:04d}"):
+        assert (out / "encoder-end-to-end" / "end-to-end.json").is_file()
+    assert (config.output / "features-end-to-end" / "manifest.json").is_file()
 
 
 def test_trials_never_look_at_the_test_split(search, monkeypatch) -> None:
