@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import pytest
+from filelock import FileLock
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -276,10 +277,9 @@ def test_features_of_another_encoder_are_not_trained_on(project) -> None:
     assert "tiny" in line and "ViT-B-32" in line
 
 
-def test_a_folder_in_use_exits_with_5(project, monkeypatch) -> None:
-    from mmrec.pipeline.lock import locked
-
-    with locked(project / "out"):
+def test_a_folder_in_use_exits_with_5(project) -> None:
+    (project / "out").mkdir()
+    with FileLock(project / "out" / ".lock"):  # as another process holds it
         assert "in use by another run" in refused(project, command="train", code=5)
 
 
