@@ -69,6 +69,7 @@ class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
     text_encoder: str | None = None  # reads the texts in place of `encoder`, into vectors of another space
     precision: Literal["fp32", "bf16"] = "fp32"
     device: str = "auto"  # "auto", "cpu", "cuda", "cuda:1"
+    runtime: Literal["torch", "openvino"] = "torch"  # what computes the images on a CPU
     image_views: tuple[str, ...] = ("full",)  # "full", "center", "quadrants", or a name in `crops`
     crops: dict[str, tuple[Box, ...]] = {}  # name -> a box or several, which are averaged into one view
     image_pooling: Literal["mean", "first"] = "mean"  # over the images of one item
@@ -85,7 +86,9 @@ class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
     exif_rotate: bool = True  # apply the EXIF orientation before any crop
     batch_size: Annotated[int, Field(ge=1)] = 256
     shard_rows: Annotated[int, Field(ge=1)] = 2048  # items per Parquet shard: the unit of work and of loss
-    workers: Annotated[int, Field(ge=1)] = 2  # decoding threads
+    workers: Annotated[int, Field(ge=1)] = 2  # decoding processes
+    decode_seconds: Annotated[float, Field(gt=0)] = 30.0  # that decoding one picture may take ...
+    decode_memory_mb: Annotated[int, Field(ge=64)] = 2048  # ... and MiB, beyond those of an idle process
     max_failures: Annotated[float, Field(ge=0, le=1)] = 0.02  # share of items; past it the job exits with 4
     min_similarity: dict[str, float] = {}  # text view -> least mean cosine with the image; below it, exit 6
     similarity_floor: float | None = None  # a text with a smaller cosine is below the floor ...

@@ -20,6 +20,8 @@ def weights_request(config: ExtractConfig) -> dict[str, Any]:
     """Which weights the config asks for, by the key of the request that a store keeps."""
     how = config.precision, config.context_length, config.normalise
     request = {"weights": encoder_fingerprint(config.encoder, *how, config.image_size)}
+    if config.runtime != "torch":
+        request["weights"]["runtime"] = config.runtime
     if config.text_encoder is not None:
         request["text_weights"] = encoder_fingerprint(config.text_encoder, *how)
     return request
@@ -33,6 +35,14 @@ class Encoders:
 
     @cached_property
     def images(self) -> ImageEncoder:
+        if self._config.runtime == "torch":
+            return self._torch_images
+        from ..features.encoders.openvino import OpenVinoImages
+
+        return OpenVinoImages(self._torch_images, self._config.precision)
+
+    @cached_property
+    def _torch_images(self) -> Any:
         from ..features.encoders.registry import load_image_encoder
 
         config = self._config
@@ -44,8 +54,12 @@ class Encoders:
         from ..features.encoders.registry import load_text_encoder
 
         config = self._config
-        if not config.texts_apart and reads_images(config.encoder) and isinstance(self.images, Encoder):
-            return self.images
+        if (
+            not config.texts_apart
+            and reads_images(config.encoder)
+            and isinstance(self._torch_images, Encoder)
+        ):
+            return self._torch_images
         return load_text_encoder(config.text_encoder or config.encoder, *self._how)
 
     @property
@@ -53,13 +67,13 @@ class Encoders:
         """The encoder of images, where it can read image and text in one pass; else InputError."""
         from ..features.encoders.base import JointEncoder
 
-        if not isinstance(self.images, JointEncoder):
+        if not isinstance(self._torch_images, JointEncoder):
             raise InputError(
                 f"extract.joint: '{self._config.encoder}' reads images and texts apart; leave the key out, "
                 "or take an encoder that reads both in one pass: beit3:path/to/checkpoint.pth or "
                 "vlmo:path/to/checkpoint.pt"
             )
-        return self.images
+        return self._torch_images
 
     def identities(self, images: bool, texts: bool, joint: bool) -> dict[str, dict[str, Any]]:
         """Of those that are used: `encoder`, which reads the texts too unless there is a `text_encoder`.
