@@ -103,7 +103,8 @@ class EncoderTraining:
         rows = epoch_batches(self.train_rows, config.batch_size, config.seed, epoch)[progress.step]
         generator = step_generator(config.seed, epoch, progress.step)
         batch = task.draw(rows, generator)
-        torch.manual_seed(int(generator.integers(2**62)))  # of dropout: nothing of it to keep in a checkpoint
+        # Of dropout, which no checkpoint has to keep, and which differs from process to process.
+        torch.manual_seed(int(generator.integers(2**62)) + self.team.rank)
         totals = task.totals(batch)
         parts = dict.fromkeys(totals, 0.0)
         for piece in np.array_split(np.arange(len(batch)), config.accumulate):
