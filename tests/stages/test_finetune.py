@@ -292,23 +292,35 @@ def test_parts_that_leave_nothing_are_refused() -> None:
         FinetuneConfig(validation=0.5, held_out=0.5)
 
 
-def program(folder: Path) -> None:
+def program(folder: Path, settings: dict[str, Any]) -> None:
     """What one of two processes does."""
     parallel.GRACE = 0.0
     with parallel.team("cpu") as team:
-        report = run(folder, "pair", team, epochs=3, micro_batch=4)
+        report = run(folder, "pair", team, epochs=3, micro_batch=4, **settings)
         (folder / f"report-{team.rank}.json").write_text(json.dumps(report.facts()))
 
 
-def test_two_processes_train_the_encoder_of_one(shop) -> None:
+@pytest.fixture(params=["a CLIP", "two encoders"])
+def start(request, tmp_path) -> dict[str, Any]:
+    """Settings that name what is tuned; without dropout, which each process draws for itself."""
+    if request.param == "a CLIP":
+        return {}
+    images, folder = (request.getfixturevalue(name) for name in ("timm_checkpoint", "sentence_folder"))
+    config = json.loads((folder / "config.json").read_text())
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    (folder / "config.json").write_text(json.dumps(config | none))
+    return {"start": images, "image_size": 32, "text_start": f"sentence:{folder}", "head_dim": 8}
+
+
+def test_two_processes_train_the_encoder_of_one(shop, start) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     running = [
         subprocess.Popen(
-            [sys.executable, __file__, str(shop)], env=os.environ | shared | {"RANK": str(rank)},
-            stderr=subprocess.PIPE, text=True,
+            [sys.executable, __file__, str(shop), json.dumps(start)],
+            env=os.environ | shared | {"RANK": str(rank)}, stderr=subprocess.PIPE, text=True,
         )
         for rank in range(2)
     ]  # fmt: skip
@@ -319,13 +331,27 @@ def test_two_processes_train_the_encoder_of_one(shop) -> None:
     finally:
         for process in running:
             process.kill()
-    alone = run(shop, "alone", epochs=3)
+    alone = run(shop, "alone", epochs=3, **start)
     reports = [json.loads((shop / f"report-{rank}.json").read_text()) for rank in range(2)]
     assert reports[0]["last"] == reports[1]["last"]
     assert reports[0]["last"]["held_out"] == pytest.approx(alone.last["held_out"], abs=1e-4)
-    one, two = (load_file(shop / name / "model.safetensors") for name in ("alone", "pair"))
-    assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one)
+    files = [path.relative_to(shop / "alone") for path in (shop / "alone").rglob(WEIGHTS)]
+    assert len(files) == (2 if start else 1)
+    for file in files:
+        one, two = (load_file(shop / name / file) for name in ("alone", "pair"))
+        assert all(torch.allclose(one[key], two[key], atol=1e-4) for key in one), file
+
+
+def test_each_process_draws_dropout_of_its_own(shop, monkeypatch) -> None:
+    class Second(Team):
+        rank, size = 1, 2
+
+    drawn: dict[int, list[int]] = {0: [], 1: []}
+    for team in (Team(), Second()):
+        monkeypatch.setattr(torch, "manual_seed", drawn[team.rank].append)
+        run(shop, f"encoder-{team.rank}", team, epochs=1)
+    assert len(drawn[0]) == 3 and not set(drawn[0]) & set(drawn[1])
 
 
 if __name__ == "__main__":
-    program(Path(sys.argv[1]))
+    program(Path(sys.argv[1]), json.loads(sys.argv[2]))
