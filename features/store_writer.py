@@ -65,7 +65,7 @@ class FeatureStoreWriter:
     `space` is everything that decides what vectors mean and is not a row (encoder, views, normalisation);
     rows are taken over only from a store of the same space, and not those of items that failed for a reason
     in `retried`. The caller holds a lock: one writer at a time, or, each with `alone` off, several of which
-    none commits and each has shards of its own.
+    none commits and each has shards of its own. One thread may ask what is known while another writes.
     """
 
     def __init__(
@@ -82,6 +82,8 @@ class FeatureStoreWriter:
         self._live = read_manifest(self.folder) if (self.folder / MANIFEST).exists() else None
         self._live_shards = {shard["file"]: shard for shard in self._live["shards"]} if self._live else {}
         self._done: dict[int, tuple[dict[str, Any], ShardInfo]] = {}
+        files = {path.name for path in self.folder.glob("part-*.parquet")}
+        self._waiting = _by_index(files - self._live_shards.keys())  # finished, but not in the live store
 
     @property
     def changed(self) -> bool:
@@ -91,6 +93,17 @@ class FeatureStoreWriter:
         if not ledger_is_intact(self.folder, self._live):
             return True
         return [shard for shard, _ in self._ordered()] != self._live["shards"]
+
+    def may_know(self, index: int, item_ids: pl.Series) -> bool:
+        """Whether `finished` or `existing_rows` might find something of shard `index`."""
+        store, known, _ = self._reusable
+        if index in self._waiting or (store is not None and index in self._live_by_index):
+            return True
+        return (
+            store is not None
+            and item_ids.dtype == known["item_id"].dtype
+            and item_ids.is_in(known["item_id"].implode()).any()
+        )
 
     def finished(
         self, index: int, item_ids: pl.Series, content_hashes: Sequence[str]
@@ -198,10 +211,9 @@ class FeatureStoreWriter:
         self._id_dtype = item_ids.dtype
         entry = self._live_shards.get(file) or shard_entry(path, len(item_ids), info.key)
         self._done[index] = entry, info
-        for superseded in self._waiting.get(index, set()) - {
-            file
-        }:  # else `adopt` could not tell which counts
-            (self.folder / superseded).unlink(missing_ok=True)
+        superseded = self._waiting.get(index, set()) - {file}
+        for older in superseded:  # else `adopt` could not tell which counts
+            (self.folder / older).unlink(missing_ok=True)
         self._waiting[index] = {file} - self._live_shards.keys()
 
     def _checked_account(self, file: str, item_ids: pl.Series) -> ShardInfo:
@@ -223,12 +235,6 @@ class FeatureStoreWriter:
 
     def _retries(self, failures: Iterable[Failure]) -> bool:
         return any(failure.reason in self._retried for failure in failures)
-
-    @cached_property
-    def _waiting(self) -> dict[int, set[str]]:
-        """Finished shards that are not in the live store, by index."""
-        files = {path.name for path in self.folder.glob("part-*.parquet")}
-        return _by_index(files - self._live_shards.keys())
 
     @cached_property
     def _live_by_index(self) -> dict[int, set[str]]:

@@ -10,6 +10,8 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from ..stages.meter import duration
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -42,11 +44,8 @@ def number(value: float | None) -> str:
 
 
 def seconds(value: float) -> str:
-    """`0.8 s`, `42 s` or `3 min 5 s`."""
-    if value < 10:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+    """`0.8 s`, `42 s`, `3 min 5 s` or `5 h 12 min`."""
+    return f"{value:.1f} s" if value < 10 else duration(value)
 
 
 def counts(values: Mapping[str, int]) -> str:

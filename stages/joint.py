@@ -9,6 +9,7 @@ import numpy as np
 
 from ..features.config import JOINT_VIEWS, ExtractConfig
 from ..features.encoders.base import JointEncoder
+from .extraction.batches import FittingBatches
 
 Columns = Mapping[str, tuple[np.ndarray, np.ndarray]]  # view -> ((n, dim) float32, present (n,) bool)
 
@@ -32,9 +33,14 @@ class JointRows:
     """
 
     def __init__(
-        self, encoder: JointEncoder, texts: Sequence[str | None], config: ExtractConfig, columns: Columns
+        self,
+        encoder: JointEncoder,
+        texts: Sequence[str | None],
+        config: ExtractConfig,
+        columns: Columns,
+        batches: FittingBatches,
     ) -> None:
-        self._encoder, self._config = encoder, config
+        self._encoder, self._config, self._batches = encoder, config, batches
         self._columns = {view: columns[view] for view in JOINT_VIEWS if view in columns}
         ids = {text: encoder.tokenize(text) for text in set(texts) if text is not None}
         self._windows = [None if text is None else ids[text][: encoder.content_length] for text in texts]
@@ -77,7 +83,8 @@ class JointRows:
         batch, self._waiting = self._waiting[:count], self._waiting[count:]
         if not batch:
             return
-        vectors = self._encoder.encode_joint([made.pixels for made in batch], [made.window for made in batch])
+        inputs = [made.pixels for made in batch], [made.window for made in batch]
+        vectors = self._batches.encode(self._encoder.encode_joint, *inputs)
         for made, vector in zip(batch, vectors, strict=True):
             values, present = self._columns[made.view]
             values[made.row] += vector

@@ -63,6 +63,11 @@ class Plan:
             )
 
     @property
+    def readers(self) -> int:
+        """Images that are read at the same time."""
+        return self.catalog.reading.readers
+
+    @property
     def n_shards(self) -> int:
         return -(-len(self.catalog) // self.config.shard_rows)
 

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 from ...features.config import ExtractConfig
 from ...features.errors import REASONS, InputError, TooManyFailuresError
 from ...features.shards import Failure
-from ..encoding import NOT_FINITE
+from ..meter import Lap
+from .vectors import NOT_FINITE
 
 ANY_REASON = "any"
 
@@ -31,6 +32,7 @@ class ExtractReport:
     ledger: str = "failures.parquet"  # the file of the store that lists the failures
     up_to_date: bool = False
     seconds: float = 0.0
+    pace: Lap | None = None  # of the work on shards, where there was any
 
     def count_failures(self, failures: Sequence[Failure]) -> None:
         """Add those of one shard."""
@@ -40,7 +42,10 @@ class ExtractReport:
         self.reasons = dict(reasons.most_common())
 
     def facts(self) -> dict[str, Any]:
-        return asdict(self)
+        facts = asdict(self)
+        if self.pace is not None:
+            facts["pace"]["items_per_second"] = self.pace.rate
+        return facts
 
 
 def retried_reasons(retry: str | None) -> frozenset[str]:

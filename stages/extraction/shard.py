@@ -3,59 +3,83 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from ...features.shards import ShardRows
+from ...features.shards import Failure, ShardRows
 from ...features.similarity import cosines
-from ...features.store import ExistingRows
-from ..encoding import Hashed, drop_not_finite, encode_image_views, encode_text_views
+from ..decoding import WHOLE_IMAGES
 from ..joint import Columns, JointRows
+from .batches import FittingBatches, FittingTexts
+from .feed import Work
 from .plan import Plan
+from .vectors import ImageRows, drop_not_finite, encode_text_views
 
 
-def encode_shard(
-    plan: Plan,
-    shard: int,
-    hashed: Hashed,
-    existing: ExistingRows,
-    pool: ThreadPoolExecutor,
-    advance: Callable[..., None],
-) -> ShardRows:
-    """The rows of a shard, those in `existing` as they are; calls `advance` for every item."""
-    n = len(hashed.items)
-    todo = [row for row in range(n) if row not in existing.rows]
-    columns = {view: (np.zeros((n, dim), np.float32), np.zeros(n, bool)) for view, dim in plan.dims().items()}
-    for view, (values, present) in columns.items():
-        existing.copy_into(view, values, present)
-    failures = list(existing.failures)
-    counts: dict[str, int] = {}
-    if plan.encodes:
-        joint = None
-        if hashed.joint is not None:
-            joint = JointRows(plan.encoders.joint, hashed.joint, plan.config, columns)
+class ShardEncoder:
+    """Makes the rows of one shard after the other; batches never hold items of two."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._images, self._texts, self._joint = (
+            FittingBatches(of, plan.config.batch_size) for of in ("images", "texts", "image-text pairs")
+        )
+
+    def encode(self, work: Work, advance: Callable[[int], None]) -> ShardRows:
+        """The rows of a shard, those in `work.existing` as they are; calls `advance` for every item."""
+        plan, items = self._plan, work.rendered.items
+        n = len(items)
+        columns = {
+            view: (np.zeros((n, dim), np.float32), np.zeros(n, bool)) for view, dim in plan.dims().items()
+        }
+        for view, (values, present) in columns.items():
+            work.existing.copy_into(view, values, present)
+        advance(n - len(work.todo))
+        failures = list(work.existing.failures)
+        counts = self._text_columns(work, columns)
+        failures += self._image_columns(work, columns, counts, advance)
+        failures += drop_not_finite(items.item_ids, work.todo, columns)
+        for view, matrix in plan.foreign_rows(work.shard).items():
+            features = matrix.astype(np.float32)
+            absent = np.isnan(features).all(axis=1)  # a row of NaN is how a matrix says that it has none
+            features[absent] = 0
+            columns[view] = features, np.logical_not(absent)
+        similarity = _similarity(plan, columns)
+        return ShardRows(items.item_ids, work.content_hashes, columns, similarity, failures, counts)
+
+    def _text_columns(self, work: Work, columns: Columns) -> dict[str, int]:
+        """Fill the columns of texts; what the shard's texts count."""
+        plan = self._plan
+        if not plan.views:
+            return {}
+        texts = FittingTexts(plan.encoders.texts, self._texts)
+        return encode_text_views(texts, work.rendered, work.todo, plan.config, columns)
+
+    def _image_columns(
+        self, work: Work, columns: Columns, counts: dict[str, int], advance: Callable[[int], None]
+    ) -> list[Failure]:
+        """Fill the columns of images and of image and text together; the images that failed."""
+        plan, texts = self._plan, work.rendered.joint
+        joint = images = None
+        if texts is not None:
+            joint = JointRows(plan.encoders.joint, texts, plan.config, columns, self._joint)
             counts |= joint.counts
-        if plan.views:
-            counts |= encode_text_views(plan.encoders.texts, hashed, todo, plan.config, columns)
         if plan.reads_images:
-            failures += encode_image_views(
-                plan.encoders.images, hashed, todo, plan.config, columns, pool, advance, joint
-            )
-        elif joint is not None:
-            for row in todo:
-                joint.add(row, ())
+            images = ImageRows(plan.encoders.images, plan.config, columns, self._images)
+        failures: list[Failure] = []
+        for row, item in zip(work.todo, work.decoded, strict=True):
+            item_id = work.rendered.items.item_ids[row]
+            failures += [Failure(item_id, "image", failed.reason, failed.message) for failed in item.failures]
+            if joint is not None:
+                joint.add(row, item.pixels.pop(WHOLE_IMAGES, ()))
+            if images is not None:
+                images.add(row, item.pixels)
+            advance(1)
+        if images is not None:
+            images.finish()
         if joint is not None:
             joint.finish()
-        failures += drop_not_finite(hashed.items.item_ids, todo, columns)
-    for view, matrix in plan.foreign_rows(shard).items():
-        features = matrix.astype(np.float32)
-        absent = np.isnan(features).all(axis=1)  # a row of NaN is how a matrix says that it has none
-        features[absent] = 0
-        columns[view] = features, np.logical_not(absent)
-    advance(n - len(todo) if plan.reads_images else n)
-    similarity = _similarity(plan, columns)
-    return ShardRows(hashed.items.item_ids, hashed.content_hashes, columns, similarity, failures, counts)
+        return failures
 
 
 def _similarity(plan: Plan, columns: Columns) -> dict[str, np.ndarray]:

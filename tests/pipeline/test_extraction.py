@@ -1,6 +1,8 @@
 """`mmrec extract` as a scheduler calls it: in parts, joined, and of what failed once more."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -83,3 +85,31 @@ def test_what_failed_is_encoded_again_with_and_without_a_reason(project) -> None
     assert "features: up to date" in extract(project, "--retry-failed", "bomb", *lenient).stdout
     result = extract(project, "--retry-failed=bom")
     assert result.exit_code == 3 and "reasons are missing, " in result.stderr
+
+
+FULL, QUOTA = (errno.ENOSPC, "no space left on this disk"), (errno.EDQUOT, "quota is used up")
+
+
+@pytest.mark.parametrize(
+    ("writes", "error"), [*((writes, FULL) for writes in range(6)), (1, QUOTA)]
+)  # of three shards, ledger, manifest and config
+def test_a_full_disk_exits_with_3_and_the_next_call_goes_on(project, monkeypatch, writes, error) -> None:
+    lenient = ["--set", "extract.max_failures=1.0"]
+    sync, left = os.fsync, [2 * writes]  # a file and its folder each
+
+    def full(descriptor: int) -> None:
+        if not left[0]:
+            raise OSError(error[0], "the disk says so")
+        left[0] -= 1
+        sync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        result = extract(project, *lenient)
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert result.exit_code == 3 and len(errors) == 1 and error[1] in errors[0], result.output
+    features = project / "out" / "features"
+    assert not list(features.glob(".*.tmp")) and str(features) in errors[0]
+    assert len(list(features.glob("part-*.parquet"))) == min(writes, 3)
+    assert f"{max(5 - 2 * writes, 0)} items new" in extract(project, *lenient).stdout or writes > 4
+    assert "features: up to date" in extract(project, *lenient).stdout

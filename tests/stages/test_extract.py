@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from mmrec.features.config import CatalogConfig, ExtractConfig
 from mmrec.features.encoders import registry
 from mmrec.features.errors import InputError, TooManyFailuresError
+from mmrec.features.manifest import sealed
 from mmrec.features.store import FeatureStore
 from mmrec.stages.extract import check_failures, check_made_for, extract
 
@@ -128,7 +129,7 @@ def test_a_store_from_before_a_key_existed_is_as_its_default(encoder, shop, tmp_
     manifest = tmp_path / "store" / "manifest.json"
     account = json.loads(manifest.read_text())
     del account["stats"]["request"]["normalise"]
-    manifest.write_text(json.dumps(account))
+    manifest.write_text(json.dumps(sealed(account)))
     check_made_for(FeatureStore(tmp_path / "store"), ExtractConfig(text_views=VIEWS))
     with pytest.raises(InputError, match=r"normalise = True \(config: False\)"):
         check_made_for(FeatureStore(tmp_path / "store"), ExtractConfig(text_views=VIEWS, normalise=False))
