@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,6 @@ class Shard:
     def __len__(self) -> int:
         return self._entry["rows"]
 
-    def is_intact(self) -> bool:
-        """Whether the file has its checksum."""
-        return is_intact(self.path.parent, self._entry)
-
     def vectors(self, view: str, dim: int) -> Vectors:
         """(n, dim) float16, zero where the view is null, and present (n,) bool; InputError when damaged."""
         with _naming(self.path):
@@ -67,7 +64,7 @@ class Shard:
             footer = read_footer(self.path)
             if "footer" in self._entry and footer.digest != self._entry["footer"]:
                 raise ValueError("its footer is not the one that was written")
-            if "footer" not in self._entry and not self.is_intact():
+            if "footer" not in self._entry and not is_intact(self.path.parent, self._entry):
                 raise ValueError("its checksum is not that of the manifest")
             self._footer = footer
         return self._footer
@@ -77,6 +74,13 @@ def is_intact(folder: Path, entry: dict[str, Any]) -> bool:
     """Whether the file of a manifest's shard entry is there with its checksum."""
     path = folder / entry["file"]
     return path.is_file() and path.stat().st_size == entry["bytes"] and file_sha256(path) == entry["sha256"]
+
+
+def intact_files(folder: Path, entries: Collection[dict[str, Any]]) -> set[str]:
+    """Names of the files of a manifest's shard entries that are there with their checksums."""
+    with ThreadPoolExecutor() as pool:  # hashing leaves the interpreter to others
+        intact = pool.map(lambda entry: is_intact(folder, entry), entries)
+        return {entry["file"] for entry, whole in zip(entries, intact, strict=True) if whole}
 
 
 def is_sound(path: Path) -> bool:

@@ -13,7 +13,7 @@ import polars as pl
 from .errors import InputError, first_line
 from .files import digest_json, file_sha256
 from .manifest import read_manifest
-from .shard_reader import Shard, damaged
+from .shard_reader import Shard, damaged, intact_files
 from .tables import did_you_mean
 from .vector_cache import cached_view
 from .vector_file import Vectors
@@ -125,7 +125,9 @@ class FeatureStore:
 
     def verify(self) -> None:
         """Check every file against its checksum; InputError names all damaged shards."""
-        bad = [shard.path.name for shard in self._shards if not shard.is_intact()]
+        entries = self.manifest["shards"]
+        intact = intact_files(self.folder, entries)
+        bad = [entry["file"] for entry in entries if entry["file"] not in intact]
         if bad:
             raise damaged(self.folder / bad[0], f"wrong checksum in {len(bad)} shards: {', '.join(bad)}")
         self.failures()

@@ -480,6 +480,21 @@ def test_an_edited_manifest_is_noticed(tmp_path: Path) -> None:
         FeatureStore(tmp_path)
 
 
+@pytest.mark.parametrize("read_only", [False, True])
+def test_float32_is_rounded_as_numpy_rounds(tmp_path: Path, read_only: bool) -> None:
+    pytest.importorskip("torch")  # which does it where it is loaded
+    patterns = np.random.default_rng(0).integers(0, 2**32, 2**16, dtype=np.uint32).view(np.float32)
+    edges = np.float32([0, -0.0, 65504, 65519, 2**-24, 2**-25, 1.5 * 2**-25, 1 + 2**-11, 1 + 3 * 2**-11])
+    values = np.append(edges, patterns[np.abs(patterns) < 65519]).reshape(-1, 1)
+    values.flags.writeable = not read_only
+    ids, has = pl.Series(range(len(values))), np.ones(len(values), bool)
+    writer = FeatureStoreWriter(tmp_path, SPACE)
+    writer.write_shard(0, ShardRows(ids, [""] * len(ids), {"all": (values, has)}))
+    writer.commit({})
+    stored, _ = FeatureStore(tmp_path).read("all")
+    assert stored.tobytes() == values.astype(np.float16).tobytes()
+
+
 @pytest.mark.parametrize("bad", [np.nan, 1e6])
 def test_vectors_that_float16_cannot_hold_are_refused(tmp_path: Path, bad: float) -> None:
     rows = shard_of(OLD[0])
