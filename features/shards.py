@@ -127,9 +127,7 @@ def _as_stored(view: str, values: np.ndarray, present: np.ndarray, item_ids: pl.
 
 def _halves(values: np.ndarray) -> np.ndarray:
     """C-contiguous float16, infinite where float16 ends."""
-    torch = sys.modules.get(
-        "torch"
-    )  # five times the speed of NumPy; loaded where an encoder made the vectors
+    torch = sys.modules.get("torch")  # where an encoder has loaded it: five times the speed of NumPy
     if torch is None or values.dtype != np.float32:
         with np.errstate(over="ignore"):
             return np.ascontiguousarray(values, dtype=np.float16)
