@@ -13,6 +13,9 @@ Reason = Literal[
     "truncated",
     "corrupt",
     "unreadable",
+    "crashed",  # the decoder took its process down
+    "timeout",  # the decoder took longer than extract.decode_seconds
+    "out_of_memory",  # the decoder wanted more than extract.decode_memory_mb
 ]
 REASONS: tuple[str, ...] = get_args(Reason)
 

@@ -27,4 +27,11 @@ def extraction_plan(
 
 def decode_plan(columns: Mapping[str, Sequence[Crop]], config: ExtractConfig, first_only: bool) -> DecodePlan:
     """These columns within the config's limits."""
-    return DecodePlan(columns, config.max_image_pixels, config.exif_rotate, first_only)
+    return DecodePlan(
+        columns,
+        max_pixels=config.max_image_pixels,
+        exif_rotate=config.exif_rotate,
+        first_only=first_only,
+        seconds=config.decode_seconds,
+        memory_mb=config.decode_memory_mb,
+    )

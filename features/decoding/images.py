@@ -32,7 +32,8 @@ def decode_image(content: bytes, max_pixels: int, exif_rotate: bool = True) -> I
     """The first frame as an RGB image, upright when `exif_rotate`; thread-safe.
 
     16-bit grey is scaled, not clipped; transparency is composited on white; palettes and CMYK become RGB.
-    Sizes are judged from the header, before any pixel is decoded. Raises ImageFailure.
+    Sizes are judged from the header, before any pixel is decoded. Raises ImageFailure, and MemoryError where
+    a decoder lacks memory.
     """
     try:
         with _open(content, max_pixels) as image:
@@ -47,9 +48,11 @@ def decode_image(content: bytes, max_pixels: int, exif_rotate: bool = True) -> I
         raise ImageFailure("bomb", f"more than {max_pixels} pixels: {first_line(error)}") from error
     except UnidentifiedImageError as error:
         raise _unidentified(content) from error
-    except MemoryError as error:
-        raise ImageFailure("unreadable", "not enough memory to decode it") from error
+    except MemoryError:
+        raise
     except Exception as error:  # decoders of hostile bytes raise anything; the ledger keeps the reason
+        if "memory" in str(error).lower():  # how the C libraries say so
+            raise MemoryError(first_line(error)) from error
         reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
         raise ImageFailure(reason, first_line(error)) from error
 
@@ -60,11 +63,12 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
     ceiling = Image.MAX_IMAGE_PIXELS
     if ceiling is not None and ceiling < max_pixels:  # Pillow would refuse what the caller allows
         Image.MAX_IMAGE_PIXELS = max_pixels
-    return Image.open(io.BytesIO(content), formats=_known_formats())
+    return Image.open(io.BytesIO(content), formats=known_formats())
 
 
 @functools.cache
-def _known_formats() -> tuple[str, ...]:
+def known_formats() -> tuple[str, ...]:
+    """What this Pillow decodes, by its names; loads the decoders."""
     Image.init()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -22,6 +22,12 @@ class Crop(NamedTuple):
 
     cut: Cut
     transform: ImageTransform
+
+    @property
+    def bytes(self) -> int:
+        """Of its pixels."""
+        height, width = self.transform.size
+        return 3 * height * width
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +46,15 @@ class DecodePlan:
         """All crops, each once: columns share what they have in common."""
         return tuple(dict.fromkeys(crop for crops in self.columns.values() for crop in crops))
 
+    def order(self) -> dict[str, Any]:
+        """What a worker has to know of it, JSON-able."""
+        return {
+            "crops": [[cut, transform.to_json()] for cut, transform in self.crops],
+            "max_pixels": self.max_pixels,
+            "exif_rotate": self.exif_rotate,
+            "memory_mb": self.memory_mb,
+        }
+
 
 @dataclass(slots=True)
 class Decoded:
@@ -51,22 +66,18 @@ class Decoded:
     transform_seconds: float = 0.0
 
 
-class ImageCrops(NamedTuple):
-    """The crops of one picture, in the order of the plan's, and the seconds that they took."""
+def decode_crops(
+    content: bytes, crops: Sequence[Crop], pixels: Sequence[np.ndarray], max_pixels: int, exif_rotate: bool
+) -> tuple[float, float]:
+    """Write all crops of one picture to `pixels`; the seconds of decoding it and of transforming it.
 
-    pixels: list[np.ndarray]
-    decode_seconds: float
-    transform_seconds: float
-
-
-def decode_crops(content: bytes, crops: Sequence[Crop], max_pixels: int, exif_rotate: bool) -> ImageCrops:
-    """All crops of one picture. Raises ImageFailure."""
+    Raises ImageFailure, and MemoryError where a decoder lacks memory.
+    """
     started = time.perf_counter()
     image = decode_image(content, max_pixels, exif_rotate)
     decoded = time.perf_counter()
     whole = (0, 0, image.width, image.height)
-    pixels = []
-    for cut, transform in crops:
+    for (cut, transform), of_crop in zip(crops, pixels, strict=True):
         box = pixel_box(cut, image.width, image.height)
-        pixels.append(transform(image if box == whole else image.crop(box)))
-    return ImageCrops(pixels, decoded - started, time.perf_counter() - decoded)
+        transform.write(image if box == whole else image.crop(box), of_crop)
+    return decoded - started, time.perf_counter() - decoded

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -29,9 +29,24 @@ class ImageTransform:
 
     def __call__(self, image: Image.Image) -> np.ndarray:
         """The pixels that the encoder's own library makes of the image, by Pillow; safe in many threads."""
+        pixels = np.empty((3, *self.size), np.uint8)
+        self.write(image, pixels)
+        return pixels
+
+    def write(self, image: Image.Image, pixels: np.ndarray) -> None:
+        """As a call, into `pixels`."""
         height, width = self.resized_size(image.height, image.width)
         resample = Image.Resampling[self.interpolation.upper()]
-        return self.centre(np.asarray(image.resize((width, height), resample)))
+        self.centre(np.asarray(image.resize((width, height), resample)), pixels)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> ImageTransform:
+        """The transform whose `to_json` went through JSON, where tuples become lists."""
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return cls(**{**fields, **lists})
 
     def resized_size(self, height: int, width: int) -> tuple[int, int]:
         """(h, w) of an image after the resize, before anything is cut or padded."""
@@ -45,18 +60,17 @@ class ImageTransform:
         ratio = min(ratios) if self.resize == "shortest" else max(ratios)
         return max(round(height / ratio), 1), max(round(width / ratio), 1)
 
-    def centre(self, pixels: np.ndarray) -> np.ndarray:
-        """The centre of resized pixels (h, w, 3), padded where they are smaller, as (3, h, w)."""
-        (top, bottom), (left, right) = map(_middle, pixels.shape[:2], self.size)
-        kept = pixels[top:bottom, left:right].transpose(2, 0, 1)  # (3, h, w) or less
-        if kept.shape[1:] == self.size:
-            return np.ascontiguousarray(kept)
-        padded = np.empty((3, *self.size), np.uint8)
-        padded[:] = np.array(self.fill, np.uint8)[:, None, None]
+    def centre(self, resized: np.ndarray, pixels: np.ndarray) -> None:
+        """Write the centre of a resized image (h, w, 3), padded where it is smaller, into `pixels`."""
+        (top, bottom), (left, right) = map(_middle, resized.shape[:2], self.size)
+        kept = resized[top:bottom, left:right].transpose(2, 0, 1)  # (3, h, w) or less
+        if kept.shape == pixels.shape:
+            pixels[:] = kept
+            return
+        pixels[:] = np.array(self.fill, np.uint8)[:, None, None]
         height, width = self.size
         top, left = (height - kept.shape[1]) // 2, (width - kept.shape[2]) // 2
-        padded[:, top : top + kept.shape[1], left : left + kept.shape[2]] = kept
-        return padded
+        pixels[:, top : top + kept.shape[1], left : left + kept.shape[2]] = kept
 
 
 def _middle(length: int, kept: int) -> tuple[int, int]:
