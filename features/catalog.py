@@ -12,12 +12,15 @@ import polars as pl
 
 from .config import CatalogConfig, ReadingConfig
 from .errors import InputError
-from .tables import check_columns, has_wildcard, is_folder, read_table
+from .sources.listing import list_shards
+from .sources.reading import Reference, TarMember
+from .sources.shards import read_samples
+from .tables import check_columns, has_wildcard, is_folder, numeric, read_table
 
 _NAMED = 5  # bad rows that an error lists
 
 
-References: TypeAlias = tuple[str | bytes, ...]  # paths relative to the image root, URIs, or contents
+References: TypeAlias = tuple[Reference, ...]  # of one item
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,9 @@ def read_catalog(config: CatalogConfig) -> Catalog:
 
     Raises FileNotFoundError, or InputError that names the missing columns or the bad ids, all at once.
     """
+    shards = list_shards(config.items)
+    if shards:
+        return _read_shards(config, shards)
     table = read_table(config.items, typed=[config.item_id])
     wanted = [config.item_id] if config.image is None else [config.item_id, config.image]
     check_columns(config.items, wanted, table.columns)
@@ -82,9 +88,41 @@ def read_catalog(config: CatalogConfig) -> Catalog:
         item_ids=_item_ids(config, table[config.item_id]),
         fields=table.drop(wanted),
         images=images,
-        image_root=config.image_root if config.image_root is not None else folder_of(config.items),
+        image_root=_image_root(config),
         reading=config,
     )
+
+
+def _read_shards(config: CatalogConfig, shards: Sequence[str]) -> Catalog:
+    """Samples as items: their ids are a field of that name, where there is one, or else their keys."""
+    samples = read_samples(shards, config.readers)
+    keys = numeric(samples.keys)
+    ids = keys if keys.dtype.is_integer() else samples.keys
+    if config.item_id in samples.fields.columns:
+        ids = samples.fields[config.item_id]
+    elif config.item_id != CatalogConfig.model_fields["item_id"].default:
+        check_columns(config.items, [config.item_id], samples.fields.columns)
+    used = {config.item_id}
+    if config.image in samples.fields.columns:
+        used.add(config.image)
+        images = _images(config, samples.fields[config.image])
+    else:
+        images = ImageColumn(_pictures(config, samples.pictures, samples.fields.columns))
+    fields = samples.fields.drop(used, strict=False)
+    return Catalog(_item_ids(config, ids), fields, images, _image_root(config), config)
+
+
+def _pictures(config: CatalogConfig, pictures: pl.Series, columns: Sequence[str]) -> pl.Series:
+    """All pictures of the samples, or those of the extension that `config.image` names."""
+    if config.image is None:
+        return pictures
+    extensions = pictures.explode().struct.field("extension").cast(pl.String)
+    known = extensions.drop_nulls().unique().sort().to_list()
+    if config.image not in known:
+        check_columns(f"{config.items} (extensions of pictures included)", [config.image], [*columns, *known])
+    extension = pl.element().struct.field("extension").cast(pl.String)
+    chosen = pl.col(pictures.name).list.eval(pl.element().filter(extension == config.image))
+    return pictures.to_frame().select(chosen).to_series()
 
 
 def folder_of(source: str) -> str:
@@ -95,6 +133,10 @@ def folder_of(source: str) -> str:
     while has_wildcard(folder) and not is_folder(folder):
         folder = posixpath.dirname(folder)
     return folder or "."
+
+
+def _image_root(config: CatalogConfig) -> str:
+    return config.image_root if config.image_root is not None else folder_of(config.items)
 
 
 def _item_ids(config: CatalogConfig, ids: pl.Series) -> pl.Series:
@@ -138,11 +180,17 @@ def _is_image_struct(dtype: Any) -> bool:
 def _present(cells: Iterable[Any] | None) -> References:
     references = []
     for cell in cells if cells is not None else ():
-        reference = (cell["bytes"] or cell["path"]) if isinstance(cell, Mapping) else cell
+        reference = _of_struct(cell) if isinstance(cell, Mapping) else cell
         reference = reference.strip() if isinstance(reference, str) else reference
         if reference is not None and reference != "":
             references.append(reference)
     return tuple(references)
+
+
+def _of_struct(cell: Mapping[str, Any]) -> Reference | None:
+    if "shard" in cell:
+        return TarMember(cell["shard"], cell["offset"], cell["size"])
+    return cell["bytes"] or cell["path"]
 
 
 def _first(values: Sequence[Any]) -> str:

@@ -27,7 +27,7 @@ _FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
-_COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 _RENAMED = re.compile(r"_duplicated_\d+$")  # what polars makes of a name that stands twice in a CSV header
 _INTEGER = r"^[+-]?(0|[1-9][0-9]*)$"  # no leading zero: "007" is a name, not seven
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)?(\.[0-9]*([eE][+-]?[0-9]+)?|[eE][+-][0-9]+)?$"  # "1e5" may be a name
@@ -50,7 +50,7 @@ def read_table(
         raise InputError(f"{source}: the files do not fit together: {first_line(error)}") from error
     if table_format(files[0]) in ("csv", "tsv"):
         wanted = set(table.columns if typed is None else typed)
-        table = table.with_columns(_number(table[name]) for name in table.columns if name in wanted)
+        table = table.with_columns(numeric(table[name]) for name in table.columns if name in wanted)
     if columns is not None:
         check_columns(source, columns, table.columns)
         table = table.select(columns)
@@ -67,14 +67,14 @@ def write_parquet(path: str | PathLike[str], table: pl.DataFrame) -> None:
 
 def list_files(source: str) -> list[str]:
     """The files that `source` names, sorted, all of one format; hidden files in a folder are left out."""
-    system, path = _filesystem(source)
+    system, path = filesystem(source)
     if system.isfile(path):
         files = [path]
     elif system.isdir(path):
-        files = [str(file) for file in system.ls(path, detail=False) if _is_table(file)]
+        files = [str(file) for file in system.ls(path, detail=False) if is_table(file)]
     else:
-        pattern = _pattern(system, path)
-        files = [str(file) for file in system.glob(pattern) if _is_table(file)] if pattern else []
+        pattern = glob_pattern(system, path)
+        files = [str(file) for file in system.glob(pattern) if is_table(file)] if pattern else []
     if not files:
         kinds = ", ".join(sorted(_FORMATS))
         raise FileNotFoundError(f"{source}: no such file, and no folder or glob with files of {kinds}")
@@ -105,7 +105,7 @@ def check_columns(source: str, wanted: Iterable[str], found: Sequence[str]) -> N
 
 def is_folder(source: str) -> bool:
     """Whether a path or URI names a folder that exists."""
-    system, path = _filesystem(source)
+    system, path = filesystem(source)
     return system.isdir(path)
 
 
@@ -164,7 +164,7 @@ def _read_parquet(content: str | io.BytesIO, columns: Sequence[str] | None) -> p
 
 def _content(file: str) -> str | io.BytesIO:
     """The path of a plain local file, which polars can map; else the (decompressed) bytes."""
-    plain = "://" not in file and not file.endswith(_COMPRESSED)
+    plain = "://" not in file and not file.endswith(COMPRESSED)
     # Polars takes such a path for a glob, and its NDJSON reader cannot be told otherwise.
     if plain and not (has_wildcard(file) and table_format(file) == "jsonl"):
         return file
@@ -175,7 +175,7 @@ def _content(file: str) -> str | io.BytesIO:
     return io.BytesIO(content)
 
 
-def _number(column: pl.Series) -> pl.Series:
+def numeric(column: pl.Series) -> pl.Series:
     """The column as Int64 or Float64 when all of its values are such numbers, else as it is."""
     present = column.drop_nulls()
     if present.is_empty():
@@ -190,7 +190,8 @@ def _number(column: pl.Series) -> pl.Series:
     return column
 
 
-def _filesystem(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
+def filesystem(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
+    """The store of a path or URI, and what it is called there; InputError where none is known."""
     try:
         return url_to_fs(source)
     except ImportError as error:
@@ -199,17 +200,18 @@ def _filesystem(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
         raise InputError(f"{source}: not a path or URI that fsspec knows: {first_line(error)}") from error
 
 
-def _is_table(file: object) -> bool:
+def is_table(file: object) -> bool:
+    """Whether a file is called like a table, and is not hidden."""
     name = posixpath.basename(str(file))
     return _suffix(name) in _FORMATS and not name.startswith((".", "_"))
 
 
 def _suffix(file: str) -> str:
     stem, suffix = posixpath.splitext(file)
-    return (posixpath.splitext(stem)[1] if suffix in _COMPRESSED else suffix).lower()
+    return (posixpath.splitext(stem)[1] if suffix in COMPRESSED else suffix).lower()
 
 
-def _pattern(system: fsspec.AbstractFileSystem, path: str) -> str | None:
+def glob_pattern(system: fsspec.AbstractFileSystem, path: str) -> str | None:
     """The path as a glob, in which a folder that exists stands for itself; None without a wildcard."""
     folder, name = posixpath.split(path)
     if has_wildcard(folder) and system.isdir(folder):

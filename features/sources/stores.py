@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from typing import Any, cast
 from urllib.parse import urlsplit
 
-import fsspec
 from fsspec.asyn import AsyncFileSystem, sync
 from fsspec.core import url_to_fs
 
 from ..config import ReadingConfig
 from ..errors import ImageFailure, InputError, first_line
-from .policy import bounded, check_host, check_scheme, shown, without_secrets
+from .policy import check_host, check_scheme, shown, without_secrets
 from .retries import MayPass
 
 
@@ -29,17 +28,18 @@ def check_object(uri: str, config: ReadingConfig) -> str:
     return bucket
 
 
-def read_object(uri: str, timeout: float, max_bytes: int) -> bytes:
-    """The bytes of an object.
+def read_object(uri: str, start: int, stop: int, timeout: float) -> bytes:
+    """Bytes start..stop - 1 of an object, or as many as there are, in one request where the store has them.
 
     Raises ImageFailure, or MayPass; InputError when its store's package is not installed.
     """
     name = shown(uri)
     try:
         system, path = url_to_fs(uri)
-        return bounded(read_range(system, path, 0, max_bytes + 1, timeout), max_bytes, name)
-    except ImageFailure:
-        raise
+        if not isinstance(system, AsyncFileSystem):  # such a store has the timeouts of its own package
+            return cast(bytes, system.cat_file(path, start=start, end=stop))
+        read: Any = system._cat_file  # what cat_file calls without a timeout
+        return cast(bytes, sync(system.loop, read, path, start=start, end=stop, timeout=timeout))
     except ImportError as error:
         raise InputError(f"{name}: {first_line(error)}") from error
     except FileNotFoundError as error:
@@ -51,15 +51,6 @@ def read_object(uri: str, timeout: float, max_bytes: int) -> bytes:
         if any(isinstance(cause, TimeoutError | ConnectionError) for cause in _causes(error)):
             raise MayPass(said) from error
         raise ImageFailure("unreadable", f"{name}: {said}") from error
-
-
-def read_range(system: fsspec.AbstractFileSystem, path: str, start: int, stop: int, timeout: float) -> bytes:
-    """Bytes start..stop - 1 of an object, or as many as there are, in one request."""
-    if not isinstance(system, AsyncFileSystem):  # such a store has the timeouts of its own package
-        return cast(bytes, system.cat_file(path, start=start, end=stop))
-    # cat_file of such a store is this call without the timeout.
-    read: Any = system._cat_file
-    return cast(bytes, sync(system.loop, read, path, start=start, end=stop, timeout=timeout))
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
