@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from abc import abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,10 +15,8 @@ from torch import Tensor
 from ..decoding.transform import ImageTransform
 from ..errors import InputError
 from .checkpoints import weights_digest
-from .depths import layer_depths
-from .open_clip import PRECISIONS, pick_device
-from .rows import at_least_float32, unit_rows
 from .tokens import Tokens
+from .torch_encoder import TorchImages, TorchTexts
 
 MEAN = STD = 0.5  # of all three channels
 
@@ -41,12 +38,11 @@ class CountedTokens(Tokens, Protocol):
     vocabulary: int
 
 
-class PairEncoder(ABC):
+class PairEncoder(TorchImages, TorchTexts):
     """A checkpoint with its tokenizer; `JointEncoder` says what its methods give.
 
     `context_length` is the longest text in tokens, `image_size` a side that the patches' positions are
-    interpolated for. If `trainable`, the module stays in float32 and bf16 is autocast; otherwise bf16 casts
-    the weights once.
+    interpolated for.
     """
 
     family: str  # the encoder's name in its identity
@@ -62,13 +58,10 @@ class PairEncoder(ABC):
         image_size: int | None = None,
         trainable: bool = False,
     ) -> None:
-        self.device = pick_device(device)
-        if precision not in PRECISIONS:
-            raise InputError(f"precision '{precision}' is not one of {', '.join(PRECISIONS)}")
-        self._precision, self._normalise = precision, normalise
-        self._trainable, self._files = trainable, files
-        self.module: Any = self._load(files, image_size).requires_grad_(False)
-        self.dim: int = self._config.width
+        super().__init__(precision, device, normalise, trainable)
+        self._files = files
+        self.module = self._load(files, image_size).requires_grad_(False)
+        self.dim = self._config.width
         longest = self._config.max_text
         asked = context_length or files.context_length or min(self.usual_context, longest)
         if not 2 < asked <= longest:
@@ -83,8 +76,7 @@ class PairEncoder(ABC):
             )
         self.context_length, self.content_length = asked, self.tokens.content_length
         self._weights = weights_digest(self.module)
-        dtype = torch.float32 if trainable else PRECISIONS[precision]
-        self.module = self.module.to(device=self.device, dtype=dtype)
+        self.module = self._placed(self.module)
 
     @staticmethod
     @abstractmethod
@@ -121,7 +113,7 @@ class PairEncoder(ABC):
     def identity(self) -> dict[str, Any]:
         """Architecture, weights as loaded, preprocessing, tokenizer and precision; not the place of the
         files."""
-        identity = {
+        facts = {
             "name": self.family,
             "architecture": dataclasses.asdict(self._config),
             "weights": f"sha256:{self._weights}",
@@ -134,39 +126,20 @@ class PairEncoder(ABC):
             },
             "tokenizer": self.tokens.identity,
             "context_length": self.context_length,
-            "dim": self.dim,
-            "precision": self._precision,
         }
-        return identity if self._normalise else {**identity, "normalised": False}
+        return self._identity(facts)
 
     @property
     def transform(self) -> ImageTransform:
         return squashed(self._config.image_size)
 
     def image_vectors(self, pixels: Tensor) -> Tensor:
-        """Rows (n, dim), differentiable, of transformed images (n, 3, h, w) uint8."""
         with self.precise():
             return self._rows(self._image_vectors(self.images(pixels)))
 
-    @torch.inference_mode()
-    def encode_images(self, pixels: Sequence[np.ndarray]) -> np.ndarray:
-        if not len(pixels):
-            return np.empty((0, self.dim), dtype=np.float32)
-        return self.image_vectors(torch.from_numpy(np.stack(pixels))).float().cpu().numpy()
-
-    def tokenize(self, text: str) -> list[int]:
-        return self.tokens.content(text)
-
     def text_vectors(self, windows: Sequence[Sequence[int]]) -> Tensor:
-        """Rows (n, dim), differentiable, of token windows, none longer than `content_length`."""
         with self.precise():
             return self._rows(self._text_vectors(*self.texts(windows)))
-
-    @torch.inference_mode()
-    def encode_tokens(self, windows: Sequence[Sequence[int]]) -> np.ndarray:
-        if not len(windows):
-            return np.empty((0, self.dim), dtype=np.float32)
-        return self.text_vectors(windows).float().cpu().numpy()
 
     def joint_vectors(self, pixels: Tensor, hidden: Tensor, windows: Sequence[Sequence[int]]) -> Tensor:
         """Rows (n, dim), differentiable, of pictures (n, 3, h, w) uint8 and texts in one pass; where `hidden`
@@ -188,44 +161,13 @@ class PairEncoder(ABC):
         texts = [() if window is None else window for window in windows]
         return self.joint_vectors(torch.from_numpy(images), hidden, texts).float().cpu().numpy()
 
-    def layers(self) -> dict[str, int]:
-        """Depth of every parameter, as `layer_depths` counts it."""
-        return layer_depths(name for name, _ in self.module.named_parameters())
-
-    def save(self, folder: Path) -> str:
-        """Write a checkpoint with its tokenizer; the name that loads it comes back.
-
-        Raises ValueError for an encoder that was not loaded to be trained.
-        """
-        if not self._trainable:
-            raise ValueError("only an encoder that was loaded to be trained has its checkpoint's parameters")
+    def _save(self, folder: Path) -> str:
         self._write(folder, self.module, self._files.tokenizer, self.context_length)
         return f"{self.family}:{folder}"
-
-    @contextmanager
-    def precise(self) -> Iterator[None]:
-        """The precision that was asked for; fp32 means fp32 in the patch convolution too."""
-        enabled = self._trainable and self._precision == "bf16"
-        autocast = torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
-        with torch.backends.cudnn.flags(allow_tf32=False), autocast:
-            yield
 
     def images(self, pixels: Tensor) -> Tensor:
         """Pixels (n, 3, h, w) uint8 as the module takes them."""
         return normalised(pixels.to(self.device)).to(next(self.module.parameters()).dtype)
-
-    def texts(self, windows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Ids and padding (n, width) as the module takes them."""
-        longest = max(len(window) for window in windows)
-        if longest > self.content_length:
-            raise ValueError(
-                f"a window of {longest} tokens; this encoder takes {self.content_length} at most"
-            )
-        ids, padding = padded_rows(self.tokens, windows)
-        return ids.to(self.device), padding.to(self.device)
-
-    def _rows(self, vectors: Tensor) -> Tensor:
-        return unit_rows(vectors) if self._normalise else at_least_float32(vectors)
 
 
 def squashed(side: int) -> ImageTransform:
@@ -236,15 +178,3 @@ def squashed(side: int) -> ImageTransform:
 def normalised(pixels: Tensor) -> Tensor:
     """uint8 pixels as the float32 ones that the model takes."""
     return (pixels.float() / 255 - MEAN) / STD
-
-
-def padded_rows(tokens: Tokens, windows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Ids and padding, (n, width), of windows of tokens between their special ones, padded to the longest:
-    pads are never seen."""
-    rows = [tokens.row(window) for window in windows]
-    ids = torch.full((len(rows), max(map(len, rows))), tokens.pad_id)
-    padding = torch.ones_like(ids, dtype=torch.bool)
-    for number, row in enumerate(rows):
-        ids[number, : len(row)] = torch.tensor(row)
-        padding[number, : len(row)] = False
-    return ids, padding

@@ -47,7 +47,7 @@ class VlmoTask(ContrastiveTask):
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> PairBatch:
         batch = super().draw(rows, rng)
-        pieces: WordPieces = self.encoder.tokens  # pyright: ignore[reportAssignmentType]
+        pieces: WordPieces = self.encoder.tokens
         words = [pieces.words(self.items.tokens[row]) for row in rows]
         hidden = [hide_words(rng, found, self.schedule.text_mask) for found in words]
         return dataclasses.replace(batch, hidden=hidden)
@@ -130,7 +130,7 @@ class VlmoTask(ContrastiveTask):
         places = [(n, place) for n, hidden in enumerate(part.hidden) for place in hidden.tolist()]
         targets = [windows[n][place] for n, place in places]
         for n, place in places:
-            windows[n][place] = self.encoder.tokens.mask_id  # pyright: ignore[reportAttributeAccessIssue]
+            windows[n][place] = self.encoder.tokens.mask_id
         rows, columns = torch.tensor(places, device=self.device).reshape(-1, 2).T
         with self.encoder.precise():
             states = self._joint(part.rows, part.boxes, windows)

@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..encoders.beit3_model import Beit3
-from ..encoders.pair_encoder import normalised, padded_rows
+from ..encoders.pair_encoder import normalised
 from ..encoders.sentence_pieces import SentencePieces
+from ..encoders.torch_encoder import padded_rows
 from .config import AlignConfig
 from .contrast import Gather, shared_contrast
 from .items import Batch, Items
