@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -49,14 +50,25 @@ def remove_outdated(folder: Path, key: str) -> None:
 
 
 def _load(vectors: Path, mask: Path, shape: tuple[int, int]) -> Vectors | None:
+    """The copies that lie there; None unless they begin and end as those that `_write` makes."""
+    of_vectors, of_mask = _header("<f2", shape), _header("|b1", shape[:1])
     try:
-        matrix = np.load(vectors, mmap_mode="r", allow_pickle=False)
-        present = np.load(mask, allow_pickle=False)
-    except (FileNotFoundError, ValueError):
+        with vectors.open("rb") as file:
+            whole = file.read(len(of_vectors)) == of_vectors
+            whole &= file.seek(0, 2) == len(of_vectors) + 2 * shape[0] * shape[1]
+        masked = mask.read_bytes()
+        if not whole or not masked.startswith(of_mask) or len(masked) != len(of_mask) + shape[0]:
+            return None
+        matrix = np.memmap(vectors, "<f2", "r", len(of_vectors), shape)
+    except FileNotFoundError:
         return None
-    if matrix.shape != shape or matrix.dtype != np.float16 or present.shape != shape[:1]:
-        return None
-    return matrix, present
+    return matrix, np.frombuffer(masked, bool, offset=len(of_mask))
+
+
+def _header(descr: str, shape: tuple[int, ...]) -> bytes:
+    stream = io.BytesIO()
+    np.lib.format.write_array_header_1_0(stream, {"descr": descr, "fortran_order": False, "shape": shape})
+    return stream.getvalue()
 
 
 def _write(vectors: Path, mask: Path, shape: tuple[int, int], blocks: Iterator[Vectors]) -> None:
@@ -65,15 +77,14 @@ def _write(vectors: Path, mask: Path, shape: tuple[int, int], blocks: Iterator[V
     Plain writes, not a writable memory map: on a full disk that would end the process by a bus error.
     """
     masks = []
-    header = {"descr": "<f2", "fortran_order": False, "shape": shape}
     with atomic_path(vectors) as unfinished:
         with unfinished.open("wb") as file:
-            np.lib.format.write_array_header_1_0(file, header)
+            file.write(_header("<f2", shape))
             for values, present in blocks:
                 file.write(np.ascontiguousarray(values, "<f2").data)
                 masks.append(present)
         with atomic_path(mask) as unfinished_mask, unfinished_mask.open("wb") as file:
-            np.save(file, np.concatenate(masks), allow_pickle=False)
+            file.write(_header("|b1", shape[:1]) + np.concatenate(masks).tobytes())
 
 
 def _in_memory(blocks: Iterator[Vectors]) -> Vectors:
