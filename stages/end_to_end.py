@@ -12,7 +12,16 @@ import polars as pl
 import torch
 
 from ..features.config import CatalogConfig, ExtractConfig
-from ..features.encoders.trainable import TrainableEncoder, load_trainable
+from ..features.encoders.names import reads_images, reads_texts
+from ..features.encoders.trainable import (
+    Trainable,
+    TrainableImages,
+    TrainableTexts,
+    Training,
+    load_trainable,
+    load_trainable_images,
+    load_trainable_texts,
+)
 from ..features.files import fresh_folder, recover_folder, write_json
 from ..features.store import FeatureStore
 from ..recsys.config import TrainConfig
@@ -87,42 +96,32 @@ def trained_views(extract: ExtractConfig, store: FeatureStore, views: list[str])
 class Trained:
     """The encoders that are trained, by what they read; one that reads both is both."""
 
-    images: TrainableEncoder | None
-    texts: TrainableEncoder | None
+    images: TrainableImages | None
+    texts: TrainableTexts | None
     apart: bool  # texts are read by an encoder of their own
 
     @staticmethod
     def load(extract: ExtractConfig, views: list[str], config: TrainConfig, device: str) -> Trained:
-        def loaded(name: str, image_size: int | None) -> TrainableEncoder:
-            settings = config.end_to_end
-            return load_trainable(
-                name,
-                settings.method,
-                settings.last_layers,
-                settings.lora_rank,
-                settings.precision,
-                device,
-                extract.normalise,
-                extract.context_length,
-                image_size,
-                config.seed,
-            )
-
+        asked = config.end_to_end
+        training = Training(asked.method, asked.last_layers, asked.lora_rank, asked.precision, config.seed)
+        how = training, device, extract.normalise, extract.context_length
         has_images = any(view.startswith("image.") for view in views)
         has_texts = any(view.startswith("text.") for view in views)
-        name = extract.text_encoder
-        if name is None or not extract.texts_apart:
-            encoder = loaded(extract.encoder, extract.image_size)
-            return Trained(encoder if has_images else None, encoder if has_texts else None, False)
-        images = loaded(extract.encoder, extract.image_size) if has_images else None
-        return Trained(images, loaded(name, None) if has_texts else None, True)
+        name = extract.encoder
+        if not extract.texts_apart and reads_images(name) and reads_texts(name):
+            both = load_trainable(name, *how, extract.image_size)
+            return Trained(both if has_images else None, both if has_texts else None, False)
+        return Trained(
+            load_trainable_images(name, *how, extract.image_size) if has_images else None,
+            load_trainable_texts(extract.text_encoder or name, *how) if has_texts else None,
+            extract.texts_apart,
+        )
 
-    def by_key(self) -> Iterator[tuple[str, TrainableEncoder]]:
+    def by_key(self) -> Iterator[tuple[str, Trainable]]:
         """The key of [extract] that names an encoder, and that encoder."""
-        if self.images is not None or (self.texts is not None and not self.apart):
-            encoder = self.images or self.texts
-            assert encoder is not None
-            yield "encoder", encoder
+        first = self.images or (None if self.apart else self.texts)
+        if first is not None:
+            yield "encoder", first
         if self.texts is not None and self.apart:
             yield "text_encoder", self.texts
 

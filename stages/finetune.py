@@ -11,7 +11,13 @@ from ..features.config import CatalogConfig, ExtractConfig
 from ..features.encoders.fingerprint import encoder_fingerprint
 from ..features.encoders.names import TEXTS_ALONE
 from ..features.encoders.registry import build_encoder
-from ..features.encoders.trainable import TrainableEncoder, choose_trained, load_trainable
+from ..features.encoders.trainable import (
+    TrainableEncoder,
+    Training,
+    choose_trained,
+    load_trainable_images,
+    load_trainable_texts,
+)
 from ..features.encoders.vlmo import VlmoEncoder
 from ..features.errors import InputError
 from ..features.files import digest_json
@@ -106,8 +112,13 @@ def _plan(
 
 
 def _load(config: FinetuneConfig, device: str) -> TrainableEncoder:
+    training = Training(config.method, config.last_layers, config.lora_rank, config.precision, config.seed)
     if config.text_start is not None:
-        return _load_two(config, config.text_start, device)
+        images = load_trainable_images(config.start, training, device, image_size=config.image_size)
+        texts = load_trainable_texts(
+            config.text_start, training, device, context_length=config.context_length
+        )
+        return TwoEncoders(images, texts, config.head_dim, config.seed)
     encoder = build_encoder(
         config.start,
         config.precision,
@@ -121,30 +132,12 @@ def _load(config: FinetuneConfig, device: str) -> TrainableEncoder:
     if isinstance(encoder, VlmoEncoder):
         complete, fresh = with_heads(encoder.module, config.objectives, config.seed)
         encoder.module = complete.to(encoder.device)
-    choose_trained(encoder.module, config.method, config.last_layers, config.lora_rank, config.seed)
+    choose_trained(encoder.module, training)
     for name, parameter in encoder.module.named_parameters():
         plain = name.replace("parametrizations.", "").removesuffix(".original")
         if plain in fresh:
             parameter.requires_grad_(True)
     return encoder
-
-
-def _load_two(config: FinetuneConfig, text_start: str, device: str) -> TwoEncoders:
-    images, texts = (
-        load_trainable(
-            name,
-            config.method,
-            config.last_layers,
-            config.lora_rank,
-            config.precision,
-            device,
-            context_length=config.context_length,
-            image_size=config.image_size,
-            seed=config.seed,
-        )
-        for name in (config.start, text_start)
-    )
-    return TwoEncoders(images, texts, config.head_dim, config.seed)
 
 
 def _task(encoder: TrainableEncoder, items: Items, config: FinetuneConfig) -> ContrastiveTask:

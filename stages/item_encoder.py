@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..features.encoders.trainable import TrainableEncoder
+from ..features.encoders.trainable import TrainableImages, TrainableTexts
 from ..recsys.unit_rows import unit_rows
 from .item_inputs import ItemInputs, ViewInputs
 
@@ -22,8 +22,8 @@ class ItemEncoder:
 
     def __init__(
         self,
-        images: TrainableEncoder | None,
-        texts: TrainableEncoder | None,
+        images: TrainableImages | None,
+        texts: TrainableTexts | None,
         inputs: ItemInputs,
         places: np.ndarray,
         present: Mapping[str, Tensor],

@@ -35,9 +35,7 @@ def load_encoder(
     Raises `InputError` for an unknown name, weights that cannot be had, or a device that is not there, and
     `FileNotFoundError` for a missing checkpoint.
     """
-    if not (reads_images(name) and reads_texts(name)):
-        what = "images" if reads_images(name) else "texts"
-        raise InputError(f"encoder '{name}' reads {what} alone; expected one of images and texts")
+    require_both(name)
     return build_encoder(name, precision, device, context_length, normalise, image_size)
 
 
@@ -72,6 +70,13 @@ def load_text_encoder(
     if reads_images(name):
         return load_encoder(name, precision, device, context_length, normalise)
     return build_encoder(name, precision, device, context_length, normalise)
+
+
+def require_both(name: str) -> None:
+    """InputError for the name of an encoder of one modality."""
+    if not (reads_images(name) and reads_texts(name)):
+        what = "images" if reads_images(name) else "texts"
+        raise InputError(f"encoder '{name}' reads {what} alone; expected one of images and texts")
 
 
 def build_encoder(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -13,7 +14,8 @@ from ..decoding.transform import ImageTransform
 from ..errors import InputError
 from .depths import layer_depths
 from .low_rank import add_adapters
-from .registry import build_encoder
+from .names import reads_images, reads_texts
+from .registry import build_encoder, require_both
 
 Method = Literal["full", "lora", "last-layers"]
 TEMPERATURES = ("logit_scale", "logit_vl_scale", "logit_bias")  # of contrastive training, trained always
@@ -76,42 +78,95 @@ class TrainableEncoder(TrainableImages, TrainableTexts, Protocol):
     """An `Encoder` whose vectors carry gradients."""
 
 
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What of an encoder is trained.
+
+    "full" trains all parameters, "last-layers" the last so many layers of each tower and what comes after,
+    "lora" adapters of that rank, drawn from the seed, beside the matrices of all linear and attention layers.
+    Parameters are float32; bf16 is autocast.
+    """
+
+    method: Method = "full"
+    last_layers: int = 2
+    lora_rank: int = 8
+    precision: str = "fp32"
+    seed: int = 0
+
+
+WHOLE = Training()
+
+
 def load_trainable(
     name: str,
-    method: Method = "full",
-    last_layers: int = 2,
-    lora_rank: int = 8,
-    precision: str = "fp32",
+    training: Training = WHOLE,
     device: str = "auto",
     normalise: bool = True,
     context_length: int | None = None,
     image_size: int | None = None,
-    seed: int = 0,
 ) -> TrainableEncoder:
     """The encoder of that name, as `load_encoder` takes it, with parameters to train.
 
-    "full" trains all of them, "last-layers" the last so many layers of each tower and what comes after,
-    "lora" adapters of that rank, drawn from the seed, beside the matrices of all linear and attention layers.
-    Parameters are float32; bf16 is autocast. An encoder of images or of texts alone has the methods for these
-    only. Raises what `load_encoder` raises.
+    Raises what `load_encoder` and `choose_trained` raise.
     """
-    encoder: TrainableEncoder = build_encoder(
-        name, precision, device, context_length, normalise, image_size, trainable=True
+    require_both(name)
+    return _load(name, training, device, normalise, context_length, image_size)
+
+
+def load_trainable_images(
+    name: str,
+    training: Training = WHOLE,
+    device: str = "auto",
+    normalise: bool = True,
+    context_length: int | None = None,
+    image_size: int | None = None,
+) -> TrainableImages:
+    """The same as `load_image_encoder` takes it: it may read images alone."""
+    if reads_texts(name):
+        return load_trainable(name, training, device, normalise, context_length, image_size)
+    return _load(name, training, device, normalise, context_length, image_size)
+
+
+def load_trainable_texts(
+    name: str,
+    training: Training = WHOLE,
+    device: str = "auto",
+    normalise: bool = True,
+    context_length: int | None = None,
+) -> TrainableTexts:
+    """The same as `load_text_encoder` takes it: it may read texts alone."""
+    if reads_images(name):
+        return load_trainable(name, training, device, normalise, context_length)
+    return _load(name, training, device, normalise, context_length, None)
+
+
+def _load(
+    name: str,
+    training: Training,
+    device: str,
+    normalise: bool,
+    context_length: int | None,
+    image_size: int | None,
+) -> Any:
+    encoder = build_encoder(
+        name, training.precision, device, context_length, normalise, image_size, trainable=True
     )
-    choose_trained(encoder.module, method, last_layers, lora_rank, seed)
+    choose_trained(encoder.module, training)
     return encoder
 
 
-def choose_trained(module: nn.Module, method: Method, last_layers: int, lora_rank: int, seed: int) -> None:
-    """Mark what `method` trains, and add its adapters; the contrastive temperatures are trained by each.
+def choose_trained(module: nn.Module, training: Training) -> None:
+    """Mark what is trained, and add adapters where it asks for some; the contrastive temperatures always are.
 
     Raises InputError where the module has no layers to choose from, or none to adapt.
     """
-    depths = layer_depths(name for name, _ in module.named_parameters())
+    method, depths = training.method, layer_depths(name for name, _ in module.named_parameters())
     deepest = max(depths.values())
     if method != "full" and deepest <= 1:
         raise InputError(f'method "{method}": this encoder has no layers that can be told apart; use "full"')
-    if method == "lora" and not add_adapters(module, lora_rank, seed, lambda name: depths[name] < deepest):
+    if method == "lora" and not add_adapters(
+        module, training.lora_rank, training.seed, lambda name: depths[name] < deepest
+    ):
         raise InputError(
             'method "lora": this encoder has no linear layers to adapt; use "last-layers" or "full"'
         )
@@ -119,6 +174,6 @@ def choose_trained(module: nn.Module, method: Method, last_layers: int, lora_ran
         if method == "lora":
             parameter.requires_grad_(".parametrizations." in name and not name.endswith(".original"))
         else:
-            parameter.requires_grad_(method == "full" or depths[name] <= last_layers)
+            parameter.requires_grad_(method == "full" or depths[name] <= training.last_layers)
         if name in TEMPERATURES:
             parameter.requires_grad_(True)

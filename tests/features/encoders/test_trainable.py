@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from mmrec.features.encoders.depths import layer_depths
 from mmrec.features.encoders.registry import load_encoder
-from mmrec.features.encoders.trainable import TrainableEncoder, load_trainable
+from mmrec.features.encoders.trainable import TrainableEncoder, Training, load_trainable
 from mmrec.features.errors import InputError
 
 TEXTS = ("a red mug", "", "large blue mugs and plates")
@@ -56,7 +56,7 @@ def perturb(encoder: TrainableEncoder) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_saved_is_read_by_extraction_with_the_same_vectors(name, method, tmp_path) -> None:
-    encoder = load_trainable(name, method, last_layers=1, lora_rank=2, device="cpu")
+    encoder = load_trainable(name, Training(method, last_layers=1, lora_rank=2), device="cpu")
     before = encoder.encode_images(inputs(encoder)[0])
     np.testing.assert_allclose(
         before, load_encoder(name, device="cpu").encode_images(inputs(encoder)[0]), atol=1e-5
@@ -73,7 +73,7 @@ def test_what_is_saved_is_read_by_extraction_with_the_same_vectors(name, method,
 
 
 def test_adapters_change_nothing_until_they_are_trained_and_leave_the_layout(name, tmp_path) -> None:
-    plain, adapted = (load_trainable(name, method, device="cpu") for method in ("full", "lora"))
+    plain, adapted = (load_trainable(name, Training(method), device="cpu") for method in ("full", "lora"))
     pixels, _ = inputs(plain)
     np.testing.assert_allclose(adapted.encode_images(pixels), plain.encode_images(pixels), atol=1e-6)
     trained = {key for key, p in adapted.module.named_parameters() if p.requires_grad}
@@ -89,7 +89,7 @@ def test_adapters_change_nothing_until_they_are_trained_and_leave_the_layout(nam
 
 
 def test_the_last_layers_of_each_tower_are_trained_and_what_comes_after_them() -> None:
-    encoder = load_trainable("tiny", "last-layers", last_layers=1, device="cpu")
+    encoder = load_trainable("tiny", Training("last-layers", last_layers=1), device="cpu")
     trained = {key for key, p in encoder.module.named_parameters() if p.requires_grad}
     layers = {
         key.partition("resblocks.")[0] + key.split("resblocks.")[1][0] for key in trained if "resb" in key
@@ -130,7 +130,7 @@ def test_float64_has_gradients_in_float64(name) -> None:
 
 def test_bf16_is_autocast_beside_float32_parameters() -> None:
     exact, cast = (
-        load_trainable("tiny", precision=precision, device="cpu") for precision in ("fp32", "bf16")
+        load_trainable("tiny", Training(precision=precision), device="cpu") for precision in ("fp32", "bf16")
     )
     pixels, _ = inputs(exact)
     drift = 1 - (exact.encode_images(pixels) * cast.encode_images(pixels)).sum(axis=1)
@@ -157,4 +157,4 @@ def test_a_module_without_layers_is_only_trained_whole(make_vlmo, tmp_path, monk
 
     monkeypatch.setattr(trainable, "layer_depths", lambda names: dict.fromkeys(names, 0))
     with pytest.raises(InputError, match='no layers that can be told apart; use "full"'):
-        load_trainable("tiny", "lora", device="cpu")
+        load_trainable("tiny", Training("lora"), device="cpu")

@@ -10,7 +10,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mmrec.features.encoders.registry import load_image_encoder, load_text_encoder
-from mmrec.features.encoders.trainable import load_trainable
+from mmrec.features.encoders.trainable import (
+    Training,
+    load_trainable,
+    load_trainable_images,
+    load_trainable_texts,
+)
 from mmrec.features.errors import InputError
 
 METHODS = ("full", "lora", "last-layers")
@@ -31,7 +36,7 @@ def perturb(module: torch.nn.Module) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_images(timm_checkpoint, method, tmp_path) -> None:
-    encoder = load_trainable(timm_checkpoint, method, 1, 2, device="cpu", image_size=96)
+    encoder = load_trainable_images(timm_checkpoint, Training(method, 1, 2), device="cpu", image_size=96)
     plain = load_image_encoder(timm_checkpoint, device="cpu", image_size=96)
     start = encoder.encode_images(PIXELS.numpy())
     np.testing.assert_allclose(start, plain.encode_images(PIXELS.numpy()), atol=1e-5)
@@ -46,7 +51,7 @@ def test_images(timm_checkpoint, method, tmp_path) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_texts(sentence_folder, method, tmp_path) -> None:
     name = f"sentence:{sentence_folder}"
-    encoder = load_trainable(name, method, 1, 2, device="cpu", context_length=20)
+    encoder = load_trainable_texts(name, Training(method, 1, 2), device="cpu", context_length=20)
     windows = [encoder.tokenize(text) for text in ("a red mug", "", "large blue mugs")]
     start = encoder.encode_tokens(windows)
     np.testing.assert_allclose(start, load_text_encoder(name, device="cpu").encode_tokens(windows), atol=1e-5)
@@ -59,8 +64,8 @@ def test_texts(sentence_folder, method, tmp_path) -> None:
 
 
 def test_gradients_reach_what_is_trained_in_float64(timm_checkpoint, sentence_folder) -> None:
-    images = load_trainable(timm_checkpoint, "last-layers", 1, device="cpu")
-    texts = load_trainable(f"sentence:{sentence_folder}", "lora", lora_rank=2, device="cpu")
+    images = load_trainable_images(timm_checkpoint, Training("last-layers", 1), device="cpu")
+    texts = load_trainable_texts(f"sentence:{sentence_folder}", Training("lora", lora_rank=2), device="cpu")
     images.module.double()
     texts.module.double()
     side = torch.zeros(2, 3, 160, 160, dtype=torch.uint8)
@@ -80,7 +85,7 @@ def test_adapters_need_linear_layers(tmp_path: Path) -> None:
     file = tmp_path / "weights.safetensors"
     save_file(timm.create_model("test_resnet").state_dict(), file)
     with pytest.raises(InputError, match='no linear layers to adapt; use "last-layers"'):
-        load_trainable(f"timm:test_resnet/{file}", "lora", device="cpu")
+        load_trainable_images(f"timm:test_resnet/{file}", Training("lora"), device="cpu")
 
 
 def test_only_a_trainable_encoder_is_saved(timm_checkpoint, sentence_folder, tmp_path) -> None:
@@ -89,3 +94,10 @@ def test_only_a_trainable_encoder_is_saved(timm_checkpoint, sentence_folder, tmp
     for encoder in (images, texts):
         with pytest.raises(ValueError, match="loaded to be trained"):
             encoder.save(tmp_path)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_what_reads_one_modality_is_not_taken_for_an_encoder_of_both(timm_checkpoint) -> None:
+    with pytest.raises(InputError, match="reads images alone; expected one of images and texts"):
+        load_trainable(timm_checkpoint, device="cpu")
+    with pytest.raises(InputError, match="reads images alone; expected one of images and texts"):
+        load_trainable_texts(timm_checkpoint, device="cpu")

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from mmrec.features.encoders.registry import load_image_encoder, load_text_encoder
-from mmrec.features.encoders.trainable import load_trainable
+from mmrec.features.encoders.trainable import Training, load_trainable_images, load_trainable_texts
 from mmrec.features.finetuning.config import FinetuneConfig
 from mmrec.features.finetuning.contrastive import ContrastiveTask
 from mmrec.features.finetuning.two_encoders import TwoEncoders
@@ -19,8 +19,8 @@ TEXTS = ("a red mug", "blue", "large mugs", "s", "small red")
 
 
 def two(timm_name: str, folder: Path, method: str = "full") -> TwoEncoders:
-    images = load_trainable(timm_name, method, 1, 2, device="cpu", image_size=32)
-    texts = load_trainable(f"sentence:{folder}", method, 1, 2, device="cpu")
+    images = load_trainable_images(timm_name, Training(method, 1, 2), device="cpu", image_size=32)
+    texts = load_trainable_texts(f"sentence:{folder}", Training(method, 1, 2), device="cpu")
     return TwoEncoders(images, texts, dim=6, seed=0)
 
 
