@@ -74,6 +74,12 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     def makes_encoder(self) -> bool:
         return self.align is not None or self.finetune is not None
 
+    @property
+    def reads_made_encoder(self) -> bool:
+        """Whether features are extracted with the encoder that is made."""
+        names = (self.extract.encoder, self.extract.text_encoder or "")
+        return any(str(self.encoder.absolute()) in name for name in names)
+
     def to_toml(self) -> str:
         """The resolved configuration; unset keys are left out, since TOML has no null."""
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))

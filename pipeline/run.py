@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 from ..features.files import remove_stale_temporaries
 from ..features.store import FeatureStore
 from ..recsys.interactions import Dataset
@@ -26,6 +28,8 @@ from .judged import judged_tables, judged_text
 from .lock import locked
 from .outcome import Outcome
 from .summary import encoder_text, evaluation_text, extract_text, index_text, train_text
+
+log = logging.getLogger(__name__)
 
 
 def align(config: Config) -> Outcome | None:
@@ -85,11 +89,20 @@ def judge(config: Config) -> Outcome:
 def run(config: Config) -> Outcome:
     """All stages; says of each whether it was reused, and why it was not."""
     lines, facts = [], {}
-    log = read_log(config.interactions)  # a log that cannot be used is found before hours of extraction
+    interactions = read_log(
+        config.interactions
+    )  # a log that cannot be used is found before hours of extraction
     if config.makes_encoder:
         encoder = make_encoder(config)
         lines.append(encoder.text)
         facts |= encoder.facts
+        if not config.reads_made_encoder:
+            log.warning(
+                "features are extracted with '%s', not with the encoder that was made; name %s in "
+                "extract.encoder to use it",
+                config.extract.encoder,
+                config.encoder,
+            )
     if config.catalog is not None or config.extract.foreign:
         with locked(config.features):
             features = bring_up_to_date(config)
@@ -97,7 +110,7 @@ def run(config: Config) -> Outcome:
         facts["features"] = features.facts()
     with locked(config.output):
         store = open_store(config)
-        dataset = load_dataset(config.interactions, store, log)
+        dataset = load_dataset(config.interactions, store, interactions)
         if config.evaluate.features.has_gate:
             judged = judge_stage(dataset, store, config.evaluate, config.output)
             check_features(judged.facts, config.evaluate.features)

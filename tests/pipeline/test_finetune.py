@@ -66,6 +66,12 @@ def test_run_tunes_first_and_the_next_run_reuses_everything(shop) -> None:
     assert [set(found) for found in facts["tested"]] == [set(facts["last"]["retrieval"])] * 2
 
 
+def test_a_run_that_does_not_read_the_encoder_it_makes_says_so(shop) -> None:
+    message = "features are extracted with 'tiny', not with the encoder that was made"
+    assert message in mmrec("run", shop, "--set", "extract.encoder=tiny").stderr
+    assert message not in mmrec("run", shop).stderr
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [
