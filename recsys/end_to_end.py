@@ -4,6 +4,10 @@ The gradient cache (Gao et al., RepL4NLP 2021), where a recommender takes the pl
 the items of a batch are encoded without a graph, the recommender's backward pass leaves G = dL/dX in the
 bank, and the items are encoded again, a few at a time with a graph, to pass sum <X, G> on to the encoder. Its
 gradient is that of the whole batch; the memory is that of a micro-batch.
+
+Fine-tuning has a cache of its own for pairs (`features.finetuning.gradient_cache`). There the loss is at
+hand; here vectors go into a bank, G is looked up in it, and processes share out the items. What is left in
+common, a loop over pieces, would cost more to share between two packages that do not know each other.
 """
 
 from __future__ import annotations

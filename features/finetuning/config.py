@@ -33,7 +33,7 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     method: Literal["full", "lora", "last-layers"] = "full"
     last_layers: Count = 2  # of last-layers: how many of each tower, besides what comes after them
     lora_rank: Count = 8  # of lora
-    text: str | None = None  # template over the catalogue's columns; default: all text columns in their order
+    text: str | None = None  # template over the catalogue's columns; default: extract.joint, or all of text
     context_length: Annotated[int, Field(ge=3)] | None = None  # tokens of a text, special ones included
     image_size: Count | None = None  # of a BEiT-3, VLMo or timm model: side in pixels
     objectives: LossWeights = LossWeights()
@@ -46,7 +46,7 @@ class FinetuneConfig(BaseModel, frozen=True, extra="forbid"):
     micro_batch: Count | None = None  # pairs in memory at once; default: all that a process has of a batch
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
     warmup: Share = 0.1  # share of steps with a rising learning rate; after them, half a cosine down to 0
-    weight_decay: Weight = 0.05  # of matrices; biases, norms and temperatures do not decay
+    weight_decay: Weight = 0.05  # of tables and matrices; biases, norms, contrastive temperatures have none
     layer_decay: Annotated[float, Field(gt=0, le=1)] = (
         1.0  # of the learning rate, from a layer to the one below
     )

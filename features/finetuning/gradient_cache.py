@@ -1,4 +1,7 @@
-"""A contrastive batch larger than memory: the vectors first, their gradients, then the encoder in pieces."""
+"""A contrastive batch larger than memory: the vectors first, their gradients, then the encoder in pieces.
+
+Training with a recommender does the same through a feature bank, see `recsys.end_to_end`.
+"""
 
 from __future__ import annotations
 
