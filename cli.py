@@ -106,20 +106,30 @@ def extract(
             help="Encode items that failed for this reason once more, or all that failed.",
         ),
     ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Measure a sample; print time, disk and memory for all items, and what to change.",
+        ),
+    ] = False,
     set_: Overrides = None,
     output: Output = None,
     json: AsJson = False,
 ) -> None:
     """Encode every new or changed item of the catalogue into the feature store."""
     part = _part(shard)
-    if merge and (part is not None or retry_failed is not None):
-        raise typer.BadParameter("encodes nothing, so it goes with no other mode", param_hint="--merge")
+    for alone, option in ((merge, "--merge"), (dry_run, "--dry-run")):
+        if alone and ((merge and dry_run) or part is not None or retry_failed is not None):
+            raise typer.BadParameter("writes no shards, so it stands alone", param_hint=option)
     with _user_errors():
         from .pipeline import extraction
 
         loaded = _load(config, set_, output)
         if merge:
             outcome = extraction.merge(loaded)
+        elif dry_run:
+            outcome = extraction.rehearse(loaded)
         elif part is not None:
             outcome = extraction.extract_part(loaded, part, retry_failed)
         else:

@@ -7,11 +7,12 @@ from ..stages.extract import ExtractReport, check_failures
 from ..stages.extract import extract as extract_stage
 from ..stages.extraction.merge import merge as merge_stage
 from ..stages.extraction.parts import Part
+from ..stages.extraction.rehearsal import rehearse as rehearse_stage
 from ..stages.similarity import check_similarity
 from .config import Config, write_config
 from .lock import locked, locked_part
 from .outcome import Outcome
-from .summary import extract_text
+from .summary import estimate_text, extract_text
 
 
 def extract(config: Config, retry: str | None = None) -> Outcome:
@@ -34,6 +35,12 @@ def merge(config: Config) -> Outcome:
         report = merge_stage(config.catalog, config.extract, config.features)
         _conclude(config, report)
     return _outcome(report, config)
+
+
+def rehearse(config: Config) -> Outcome:
+    """What `extract` would take; nothing is written, and nobody kept waiting."""
+    estimate = rehearse_stage(config.catalog, config.extract, config.features)
+    return Outcome(estimate.facts(), estimate_text(estimate, config.features))
 
 
 def bring_up_to_date(config: Config, retry: str | None = None) -> ExtractReport:

@@ -11,6 +11,8 @@ from ..stages.encoder_run import EncoderReport
 from ..stages.end_to_end import FOLDERS
 from ..stages.evaluate import EvaluateReport
 from ..stages.extract import ExtractReport
+from ..stages.extraction.advice import size
+from ..stages.extraction.estimate import Estimate
 from ..stages.index import IndexReport
 from ..stages.train import TrainReport
 from .outcome import counts, number, seconds, table
@@ -44,6 +46,29 @@ def extract_text(report: ExtractReport, folder: Path) -> str:
     if report.part:
         text += "\n  once all parts are done, `mmrec extract --merge` makes them the store"
     return text
+
+
+def estimate_text(estimate: Estimate, folder: Path) -> str:
+    """What an extraction would take, step by step, and what to change."""
+    rows = [
+        [step, f"{1000 * each:,.3f}", f"{1 / each:,.0f}" if each else "-"]
+        for step, each in estimate.steps.items()
+    ]
+    rate = f"{1 / estimate.item_seconds:,.1f} items/s" if estimate.item_seconds else "no time"
+    memory = "?" if estimate.memory is None else size(estimate.memory)
+    of_gpu = f", {size(estimate.gpu_memory)} of the GPU's" if estimate.gpu_memory is not None else ""
+    lines = [
+        f"{estimate.items:,} items, as {estimate.sampled:,} of them were measured; nothing was written "
+        f"({folder})",
+        f"  time: {seconds(estimate.seconds)} ({rate}; the limit is {estimate.limit})",
+        f"  disk: {size(estimate.disk)} in {estimate.shards:,} shards ({size(estimate.disk_free)} free)",
+        f"  memory: {memory}{of_gpu}",
+    ]
+    if estimate.failed:
+        lines.append(f"  {estimate.failed:,} of the sample failed: {counts(estimate.reasons)}")
+    lines.append("\n" + table("steps, each with all its workers", ["step", "ms an item", "items/s"], rows))
+    lines += [f"\nchange {advice.change}: {advice.because}" for advice in estimate.advice]
+    return "\n".join(lines)
 
 
 def encoder_text(made: str, report: EncoderReport, folder: Path) -> str:

@@ -26,20 +26,20 @@ def encode_text_views(
 
     Texts that repeat, within a view or across views, are encoded once.
     """
-    texts, prompts = _texts_of(rendered, rows)
+    texts, prompts = texts_of(rendered, rows)
     encoded = encode_texts(encoder, texts, config.long_text, config.batch_size, prompts, config.normalise)
     for position, name in enumerate(rendered.texts):
         part = slice(position * len(rows), (position + 1) * len(rows))
         values, present = columns[f"text.{name}"]
         values[rows], present[rows] = encoded.vectors[part], encoded.present[part]
     reused = sorted(set(range(len(rendered.items))).difference(rows))
-    others, their_prompts = _texts_of(rendered, reused)
+    others, their_prompts = texts_of(rendered, reused)
     counts = Counter(encoded.counts)
     counts.update(count_texts(encoder, others, config.long_text, their_prompts))
     return dict(counts)
 
 
-def _texts_of(rendered: Rendered, rows: Sequence[int]) -> tuple[list[str | None], list[str]]:
+def texts_of(rendered: Rendered, rows: Sequence[int]) -> tuple[list[str | None], list[str]]:
     """The texts of `rows`, view after view, and the prompt of each."""
     texts = [of_view[row] for of_view in rendered.texts.values() for row in rows]
     return texts, [rendered.prompts[name] for name in rendered.texts for _ in rows]

@@ -69,7 +69,13 @@ def test_parts_the_whole_and_the_merge_keep_out_of_each_others_way(project) -> N
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--shard", "2/2"], ["--shard", "one"], ["--merge", "--shard", "0/2"], ["--merge", "--retry-failed"]],
+    [
+        ["--shard", "2/2"],
+        ["--shard", "one"],
+        ["--merge", "--shard", "0/2"],
+        ["--merge", "--retry-failed"],
+        ["--dry-run", "--merge"],
+    ],
 )
 def test_nonsense_exits_with_2(project, arguments) -> None:
     assert extract(project, *arguments).exit_code == 2
@@ -85,6 +91,23 @@ def test_what_failed_is_encoded_again_with_and_without_a_reason(project) -> None
     assert "features: up to date" in extract(project, "--retry-failed", "bomb", *lenient).stdout
     result = extract(project, "--retry-failed=bom")
     assert result.exit_code == 3 and "reasons are missing, " in result.stderr
+
+
+def test_a_dry_run_tells_what_a_run_would_take_and_writes_nothing(project, monkeypatch) -> None:
+    monkeypatch.setattr("mmrec.stages.extraction.rehearsal.find_spec", lambda _: None)
+    result = extract(project, "--dry-run")
+    assert result.exit_code == 0, result.output
+    for told in (
+        "5 items, as 5 of them were measured",
+        "time: ",
+        "disk: ",
+        "memory: ",
+        "1 of the sample failed",
+    ):
+        assert told in result.stdout
+    facts = json.loads(extract(project, "--dry-run", "--json").stdout)
+    assert facts["items"] == 5 and facts["advice"][0]["change"].startswith("the images that fail")
+    assert not (project / "out").exists()
 
 
 FULL, QUOTA = (errno.ENOSPC, "no space left on this disk"), (errno.EDQUOT, "quota is used up")
