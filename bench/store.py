@@ -26,9 +26,12 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 import torch  # noqa: F401 - as in an extraction, where it turns float32 into float16
 
 from mmrec.features.store import FeatureStore, FeatureStoreWriter, ShardRows
+from mmrec.features.vector_file import read_footer, read_span, vector_type, vectors_of, write_vector_file
 from mmrec.pipeline.process import settle_process
 
 _POOL = 20_011  # distinct vectors; an item's row among them follows from its id, its version and the view
@@ -63,8 +66,8 @@ def run_all(arguments: argparse.Namespace) -> None:
     arguments.folder.mkdir(parents=True)
     print(f"{arguments.items:,} items, {arguments.views} views of {arguments.dim}, shards of ", end="")
     print(f"{arguments.shard_rows:,}; load average {os.getloadavg()[0]:.1f}, {os.cpu_count()} cores\n")
-    print("| step | seconds | GB | GB/s | peak memory, MB | of which |")
-    print("| --- | ---: | ---: | ---: | ---: | --- |", flush=True)
+    print("| step | seconds | CPU seconds | GB | GB/s | peak memory, MB | of the seconds |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | --- |", flush=True)
     for step in STEPS:
         command = [sys.executable, __file__, *sys.argv[1:], "--step", step]
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -72,10 +75,74 @@ def run_all(arguments: argparse.Namespace) -> None:
         seconds, size = facts.pop("seconds"), facts.pop("bytes", 0) / 1e9
         rate = f"{size:.2f} | {size / seconds:.2f}" if size else " | "
         peak = facts.pop("peak_mb")
-        rest = ", ".join(f"{name} {value:,.4g}" for name, value in facts.items())
-        print(f"| {step} | {seconds:.3g} | {rate} | {peak:,.0f} | {rest} |", flush=True)
+        cpu = facts.pop("cpu_seconds")
+        rest = ", ".join(f"{name} {value:,.2g}" for name, value in facts.items())
+        print(f"| {step} | {seconds:.3g} | {cpu:.3g} | {rate} | {peak:,.0f} | {rest} |", flush=True)
+    compare_layouts(Bench(arguments))
     if not arguments.keep:
         shutil.rmtree(arguments.folder)
+
+
+def compare_layouts(bench: Bench) -> None:
+    """Ways of keeping one shard of float16 vectors, written without a sync and read view by view."""
+    n, halves = bench.shard_rows, bench.pool[: bench.shard_rows].astype(np.float16)
+    views = {
+        view: (np.roll(halves, number, axis=0), np.ones(n, bool)) for number, view in enumerate(bench.views)
+    }
+    plain = {"row_group_size": n, "compression": "none", "use_dictionary": False, "write_page_checksum": True}
+    path = bench.arrays / "shard"
+
+    def write_ours() -> None:
+        table = pa.table({view: pa.nulls(n, vector_type(bench.dim)) for view in views})
+        write_vector_file(path, table, views, {})
+
+    def read_ours(view: str) -> np.ndarray:
+        return vectors_of(read_span(path, read_footer(path).spans[view]), bench.dim)[0]
+
+    def write_lists() -> None:
+        columns = {
+            view: pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), bench.dim)
+            for view, (values, _) in views.items()
+        }
+        pq.write_table(pa.table(columns), path, **plain)
+
+    def write_binary() -> None:
+        kind = pa.binary(2 * bench.dim)
+        columns = {
+            view: pa.Array.from_buffers(kind, n, [None, pa.py_buffer(values)])
+            for view, (values, _) in views.items()
+        }
+        pq.write_table(pa.table(columns), path, **plain)
+
+    def read_by_arrow(view: str) -> np.ndarray:
+        column = pq.read_table(path, columns=[view], page_checksum_verification=True)[view].combine_chunks()
+        if pa.types.is_fixed_size_binary(column.type):
+            return np.frombuffer(column.buffers()[1], np.float16, n * bench.dim).reshape(n, -1)
+        return column.flatten().to_numpy(zero_copy_only=False).reshape(n, -1)
+
+    def write_npy() -> None:
+        for view, (values, _) in views.items():
+            np.save(path.with_name(f"{view}.shard.npy"), values)
+
+    layouts: dict[str, tuple[Callable[[], None], Callable[[str], np.ndarray]]] = {
+        "lists, pages as raw bytes (the store)": (write_ours, read_ours),
+        "lists, by Arrow": (write_lists, read_by_arrow),
+        "fixed_size_binary, by Arrow": (write_binary, read_by_arrow),
+        ".npy": (write_npy, lambda view: np.load(path.with_name(f"{view}.shard.npy"))),
+    }
+    size = 2 * n * bench.dim * len(views) / 1e9
+    print("\n| one shard as | write, GB/s | read, GB/s |\n| --- | ---: | ---: |")
+    for name, (write_shard, read_view) in layouts.items():
+        writes, reads = [], []
+        for _ in range(20):
+            started = time.perf_counter()
+            write_shard()
+            written = time.perf_counter()
+            found = [read_view(view) for view in views]
+            reads.append(time.perf_counter() - written)
+            writes.append(written - started)
+            assert all((values == views[view][0]).all() for view, values in zip(views, found, strict=True))
+        print(f"| {name} | {size / np.median(writes):.2f} | {size / np.median(reads):.2f} |", flush=True)
 
 
 class Bench:
@@ -89,6 +156,7 @@ class Bench:
         pool = np.random.default_rng(0).standard_normal((_POOL, self.dim), np.float32)
         self.pool = pool / np.linalg.norm(pool, axis=1, keepdims=True)
         self.seconds: dict[str, float] = defaultdict(float)
+        self.cpu_seconds = 0.0
 
     @property
     def view_bytes(self) -> int:
@@ -96,9 +164,10 @@ class Bench:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
+        started, cpu = time.perf_counter(), time.process_time()
         yield
         self.seconds[name] += time.perf_counter() - started
+        self.cpu_seconds += time.process_time() - cpu
 
     def vectors(self, ids: np.ndarray, versions: np.ndarray, view: int) -> np.ndarray:
         return self.pool[(ids + 13 * versions + 7919 * view) % _POOL]
@@ -112,7 +181,8 @@ class Bench:
                     os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
     def facts(self, size: int = 0) -> dict[str, float]:
-        return {"seconds": sum(self.seconds.values()), "bytes": size, **self.seconds}
+        total = sum(self.seconds.values())
+        return {"seconds": total, "cpu_seconds": self.cpu_seconds, "bytes": size, **self.seconds}
 
     def extract(self, folder: Path, ids: np.ndarray, versions: np.ndarray, stop: int | None = None) -> int:
         """What an extraction does with the store, up to shard `stop`; returns the bytes written."""
