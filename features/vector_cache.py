@@ -62,7 +62,7 @@ def _load(vectors: Path, mask: Path, shape: tuple[int, int]) -> Vectors | None:
         matrix = np.memmap(vectors, "<f2", "r", len(of_vectors), shape)
     except FileNotFoundError:
         return None
-    return matrix, np.frombuffer(masked, bool, offset=len(of_mask))
+    return matrix, np.frombuffer(masked, bool, offset=len(of_mask)).copy()
 
 
 def _header(descr: str, shape: tuple[int, ...]) -> bytes:
