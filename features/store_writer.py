@@ -17,7 +17,7 @@ import polars as pl
 from .errors import InputError
 from .files import atomic_path, digest_json, file_sha256, remove_stale_temporaries, write_json
 from .manifest import MANIFEST, SCHEMA, read_manifest, sealed
-from .shard_reader import is_intact, is_sound, read_columns
+from .shard_reader import intact_files, is_sound, read_columns
 from .shards import (
     Failure,
     ShardInfo,
@@ -146,7 +146,8 @@ class FeatureStoreWriter:
         wanted = pl.DataFrame({"item_id": item_ids, "content_hash": list(content_hashes)}).with_row_index(
             "asked"
         )
-        found = wanted.join(known, on=["item_id", "content_hash"], maintain_order="left")
+        found = wanted.join(known, on="item_id", maintain_order="left")
+        found = found.filter(pl.col("content_hash") == pl.col("content_hash_right"))
         if self._retried:
             again = [item for item, failures in ledger.items() if self._retries(failures)]
             found = found.filter(~pl.col("item_id").is_in(pl.Series(again, dtype=item_ids.dtype).implode()))
@@ -243,7 +244,7 @@ class FeatureStoreWriter:
     @cached_property
     def _intact(self) -> set[str]:
         """The live store's files that are there with their checksums; the others are computed again."""
-        intact = {file for file, shard in self._live_shards.items() if is_intact(self.folder, shard)}
+        intact = intact_files(self.folder, self._live_shards.values())
         for file in self._live_shards.keys() - intact:
             log.warning("%s is missing or damaged: its rows are computed again", self.folder / file)
         return intact
