@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Any, Protocol
 
 import numpy as np
@@ -38,7 +39,7 @@ class OpenVinoImages:
 
     def __init__(self, encoder: _Traceable, precision: str) -> None:
         try:
-            import openvino
+            openvino: Any = import_module("openvino")
         except ImportError as error:
             raise InputError(
                 "extract.runtime = 'openvino' needs the package openvino: pip install 'mmrec[openvino]'"
