@@ -107,5 +107,5 @@ def _modality(values: np.ndarray, present: np.ndarray) -> Modality:
     from ..recsys.modalities import Modality
 
     matrix = torch.from_numpy(values.astype(np.float32))
-    mask = torch.from_numpy(np.array(present))  # a copy: what a store has read is not to be written to
+    mask = torch.from_numpy(np.ascontiguousarray(present))
     return Modality(matrix.masked_fill_(~mask.unsqueeze(1), 0.0), mask)
