@@ -13,6 +13,7 @@ import polars as pl
 from .config import CatalogConfig, ReadingConfig
 from .errors import InputError
 from .sources.listing import list_shards
+from .sources.policy import shown
 from .sources.reading import Reference, TarMember
 from .sources.shards import read_samples
 from .tables import check_columns, has_wildcard, is_folder, numeric, read_table
@@ -39,7 +40,8 @@ class Catalog:
     def slice(self, start: int, stop: int) -> Catalog:
         """Items start, start + 1, ... stop - 1."""
         rows = slice(start, stop)
-        return replace(self, item_ids=self.item_ids[rows], fields=self.fields[rows], images=self.images[rows])
+        fields = self.fields.slice(start, stop - start)  # [start:stop] would lose the rows of no columns
+        return replace(self, item_ids=self.item_ids[rows], fields=fields, images=self.images[rows])
 
 
 class ImageColumn(Sequence[References]):
@@ -141,7 +143,7 @@ def _image_root(config: CatalogConfig) -> str:
 
 def _item_ids(config: CatalogConfig, ids: pl.Series) -> pl.Series:
     """The ids as Int64 or String, checked to be unique and present in every row."""
-    where = f"{config.items}: column '{config.item_id}'"
+    where = f"{shown(config.items)}: column '{config.item_id}'"
     if ids.dtype in (pl.Categorical, pl.Enum):
         ids = ids.cast(pl.String)
     if not (ids.dtype.is_integer() or ids.dtype == pl.String):
@@ -166,7 +168,7 @@ def _images(config: CatalogConfig, column: pl.Series) -> ImageColumn:
     inner = column.dtype.inner if isinstance(column.dtype, pl.List | pl.Array) else column.dtype
     if inner not in (pl.String, pl.Binary, pl.Null) and not _is_image_struct(inner):
         raise InputError(
-            f"{config.items}: image column '{config.image}' holds {column.dtype}; "
+            f"{shown(config.items)}: image column '{config.image}' holds {column.dtype}; "
             "expected paths, URIs, bytes, or lists of them"
         )
     return ImageColumn(column.arr.to_list() if isinstance(column.dtype, pl.Array) else column)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import glob
 import io
+import lzma
 import posixpath
-import re
+import zlib
 from collections.abc import Iterable, Sequence
 from os import PathLike
 from typing import cast
@@ -16,8 +17,11 @@ import polars as pl
 import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
+from .csv_tables import read_csv
 from .errors import InputError, first_line
 from .files import atomic_path
+from .json_lines import read_jsonl
+from .sources.policy import shown, without_secrets
 
 _FORMATS = {
     ".csv": "csv",
@@ -27,8 +31,12 @@ _FORMATS = {
     ".parquet": "parquet",
     ".pq": "parquet",
 }
+_UNREADABLE = (  # beside OSError and ValueError
+    *(pl.exceptions.PolarsError, pl.exceptions.PanicException),
+    *(EOFError, zlib.error, lzma.LZMAError),  # a compressed file that is cut off or damaged
+)
+_NAMED = 30  # columns that an error lists
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
-_RENAMED = re.compile(r"_duplicated_\d+$")  # what polars makes of a name that stands twice in a CSV header
 _INTEGER = r"^[+-]?(0|[1-9][0-9]*)$"  # no leading zero: "007" is a name, not seven
 _NUMBER = r"^[+-]?(0|[1-9][0-9]*)?(\.[0-9]*([eE][+-]?[0-9]+)?|[eE][+-][0-9]+)?$"  # "1e5" may be a name
 
@@ -47,7 +55,7 @@ def read_table(
         tables = [_read_file(file, columns) for file in files]
         table = pl.concat(tables, how="diagonal_relaxed") if len(tables) > 1 else tables[0]
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"{source}: the files do not fit together: {first_line(error)}") from error
+        raise InputError(f"{shown(source)}: the files do not fit together: {first_line(error)}") from error
     if table_format(files[0]) in ("csv", "tsv"):
         wanted = set(table.columns if typed is None else typed)
         table = table.with_columns(numeric(table[name]) for name in table.columns if name in wanted)
@@ -55,7 +63,7 @@ def read_table(
         check_columns(source, columns, table.columns)
         table = table.select(columns)
     if table.is_empty():
-        raise InputError(f"{source} has no rows; expected at least one")
+        raise InputError(f"{shown(source)} has no rows; expected at least one")
     return table
 
 
@@ -77,10 +85,11 @@ def list_files(source: str) -> list[str]:
         files = [str(file) for file in system.glob(pattern) if is_table(file)] if pattern else []
     if not files:
         kinds = ", ".join(sorted(_FORMATS))
-        raise FileNotFoundError(f"{source}: no such file, and no folder or glob with files of {kinds}")
+        raise FileNotFoundError(f"{shown(source)}: no such file, and no folder or glob with files of {kinds}")
     formats = {table_format(file) for file in files}
     if len(formats) > 1:
-        raise InputError(f"{source} mixes {' and '.join(sorted(formats))} files; name those of one format")
+        mixed = " and ".join(sorted(formats))
+        raise InputError(f"{shown(source)} mixes {mixed} files; name those of one format")
     files.sort()
     return [str(system.unstrip_protocol(file)) for file in files] if "://" in source else files
 
@@ -89,7 +98,8 @@ def table_format(file: str) -> str:
     """ "csv", "tsv", "jsonl" or "parquet", from the file's name."""
     suffix = _suffix(file)
     if suffix not in _FORMATS:
-        raise InputError(f"{file}: unknown format '{suffix}'; expected one of {', '.join(sorted(_FORMATS))}")
+        known = ", ".join(sorted(_FORMATS))
+        raise InputError(f"{shown(file)}: unknown format '{suffix}'; expected one of {known}")
     return _FORMATS[suffix]
 
 
@@ -97,10 +107,10 @@ def check_columns(source: str, wanted: Iterable[str], found: Sequence[str]) -> N
     """Raise InputError that names every wanted column that is not among those found."""
     missing = [name for name in wanted if name not in found]
     if missing:
-        names = ", ".join(f"'{name}'{did_you_mean(name, found)}" for name in missing)
-        listed = ", ".join(f"'{name}'" for name in found)
+        names = ", ".join(f"{_quoted(name)}{did_you_mean(name, found)}" for name in missing)
+        listed = ", ".join([*map(_quoted, found[:_NAMED]), *(["..."] if len(found) > _NAMED else [])])
         plural = "s" if len(missing) > 1 else ""
-        raise InputError(f"{source}: no column{plural} {names}; found {listed}")
+        raise InputError(f"{shown(source)}: no column{plural} {names}; found {listed}")
 
 
 def is_folder(source: str) -> bool:
@@ -118,7 +128,12 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ " (did you mean 'x'?)" with the nearest known name, or nothing when none is near."""
     folded = {other.casefold(): other for other in known}
     near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    return f" (did you mean '{folded[near[0]]}'?)" if near else ""
+    return f" (did you mean {_quoted(folded[near[0]])}?)" if near else ""
+
+
+def _quoted(name: str) -> str:
+    """Whatever a column may be called, in a few words of one line."""
+    return repr(name if len(name) <= 80 else f"{name[:80]}...")
 
 
 def _read_file(file: str, columns: Sequence[str] | None) -> pl.DataFrame:
@@ -128,29 +143,13 @@ def _read_file(file: str, columns: Sequence[str] | None) -> pl.DataFrame:
         if kind == "parquet":
             return _read_parquet(content, columns)
         if kind == "jsonl":
-            return pl.read_ndjson(content, infer_schema_length=None)
-        return _read_csv(content, "\t" if kind == "tsv" else ",")
+            return read_jsonl(content)
+        return read_csv(content, "\t" if kind == "tsv" else ",", shown(file))
     except FileNotFoundError:
         raise
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError, ValueError) as error:
-        raise InputError(f"{file}: not a readable {kind} table: {first_line(error)}") from error
-
-
-def _read_csv(content: str | io.BytesIO, separator: str) -> pl.DataFrame:
-    """Every column as text; ValueError when a name stands twice in the header."""
-    table = pl.read_csv(content, separator=separator, infer_schema=False, glob=False)
-    if any(_RENAMED.search(name) for name in table.columns):
-        if isinstance(content, io.BytesIO):
-            content.seek(0)
-        header = pl.read_csv(
-            content, separator=separator, infer_schema=False, glob=False, has_header=False, n_rows=1
-        )
-        names = pl.Series(header.row(0), dtype=pl.String).drop_nulls()  # columns without a name may repeat
-        repeated = names.filter(names.is_duplicated()).unique(maintain_order=True)
-        if len(repeated):
-            listed = ", ".join(f"'{name}'" for name in repeated)
-            raise ValueError(f"the header names more than one column {listed}; give each its own name")
-    return table
+    except (*_UNREADABLE, OSError, ValueError) as error:
+        said = without_secrets(first_line(error), file)
+        raise InputError(f"{shown(file)}: not a readable {kind} table: {said}") from error
 
 
 def _read_parquet(content: str | io.BytesIO, columns: Sequence[str] | None) -> pl.DataFrame:
@@ -164,7 +163,7 @@ def _read_parquet(content: str | io.BytesIO, columns: Sequence[str] | None) -> p
 
 def _content(file: str) -> str | io.BytesIO:
     """The path of a plain local file, which polars can map; else the (decompressed) bytes."""
-    plain = "://" not in file and not file.endswith(COMPRESSED)
+    plain = "://" not in file and not file.lower().endswith(COMPRESSED)
     # Polars takes such a path for a glob, and its NDJSON reader cannot be told otherwise.
     if plain and not (has_wildcard(file) and table_format(file) == "jsonl"):
         return file
@@ -195,9 +194,10 @@ def filesystem(source: str) -> tuple[fsspec.AbstractFileSystem, str]:
     try:
         return url_to_fs(source)
     except ImportError as error:
-        raise InputError(f"{source}: {first_line(error)}") from error
+        raise InputError(f"{shown(source)}: {first_line(error)}") from error
     except ValueError as error:
-        raise InputError(f"{source}: not a path or URI that fsspec knows: {first_line(error)}") from error
+        said = without_secrets(first_line(error), source)
+        raise InputError(f"{shown(source)}: not a path or URI that fsspec knows: {said}") from error
 
 
 def is_table(file: object) -> bool:
@@ -207,8 +207,8 @@ def is_table(file: object) -> bool:
 
 
 def _suffix(file: str) -> str:
-    stem, suffix = posixpath.splitext(file)
-    return (posixpath.splitext(stem)[1] if suffix in COMPRESSED else suffix).lower()
+    stem, suffix = posixpath.splitext(file.lower())
+    return posixpath.splitext(stem)[1] if suffix in COMPRESSED else suffix
 
 
 def glob_pattern(system: fsspec.AbstractFileSystem, path: str) -> str | None:

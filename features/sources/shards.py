@@ -18,7 +18,7 @@ import polars as pl
 import pyarrow as pa
 
 from ..errors import InputError, first_line
-from ..nesting import check_depth
+from ..json_lines import check_depth
 from .policy import shown
 from .tar import Member, read_members
 

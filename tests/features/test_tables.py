@@ -92,6 +92,32 @@ def test_csv_columns_that_are_not_typed_stay_text(tmp_path: Path) -> None:
     assert read_table(str(tmp_path / "a.csv"), typed=["id"]).rows() == [(7, "1.50")]
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.csv", b"\xef\xbb\xbfid,title\r\n007,a\r\n"),  # as spreadsheets save it
+        ("a.csv", b"id;title\n007;a\n"),
+        ("a.csv", b"id\ttitle\n007\ta\n"),
+        ("a.csv", b'"id"|"title"\n"007"|"a"\n'),
+        ("a.tsv", b"id,title\n007,a\n"),
+        ("a.csv", b"\n\nid,title\n\n007,a\n,\n\n"),
+        ("a.CSV.GZ", gzip.compress(b"id,title\n") + gzip.compress(b"007,a\n")),
+        ("a.jsonl", b'\xef\xbb\xbf{"id": "007", "title": "a"}\n\n'),
+    ],
+)
+def test_tables_as_people_have_them(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert read_table(str(tmp_path / name)).to_dicts() == [{"id": "007", "title": "a"}]
+
+
+def test_quotes_separators_and_line_ends_within_quotes(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('id,"a ""b"", c"\n1,"say ""hi"", or\nnot"\n2,5" disk\n')
+    assert read_table(str(tmp_path / "a.csv")).to_dicts() == [
+        {"id": 1, 'a "b", c': 'say "hi", or\nnot'},
+        {"id": 2, 'a "b", c': '5" disk'},
+    ]
+
+
 def test_columns_without_a_name_may_repeat_and_duplicated_may_be_a_name(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("id,is_duplicated_0,,\n7,x,,\n")
     assert read_table(str(tmp_path / "a.csv"), ["is_duplicated_0", "id"]).rows() == [("x", 7)]
@@ -110,9 +136,21 @@ def test_a_wrong_column_is_named_with_the_nearest(tmp_path: Path) -> None:
     [
         ("a.csv", b"", "empty"),
         ("a.csv", b"id,title\n", "no rows"),
-        ("a.csv", b"id,title\n1,a,b\n", "more fields"),
-        ("a.csv", b"id\n\xff\xfe\n", "utf-8"),
+        ("a.csv", b"id,title\n1,a,b\n", "line 2: 3 fields, but the header names 2"),
+        ("a.csv", b"id\n\xff\xfe\n", "line 2: byte 0xff is not UTF-8"),
         ("a.csv", b"id,title,id\n1,a,2\n", "more than one column 'id';"),
+        ("a.csv", b'id,title\n1,"a" b\n', "put fields that hold quotes into quotes"),
+        ("a.csv", b"id,title\r1,a\r", "lines end in CR alone"),
+        ("a.csv", "id,title\n1,a\n".encode("utf-16"), "UTF-16"),
+        ("a.csv", b"PK\x03\x04", "an Excel workbook"),
+        ("a.csv", b"PAR1", "Parquet; give it a name"),
+        ("a.csv.gz", gzip.compress(b"id\n1\n" * 1000)[:40], "not a readable csv table"),
+        ("a.csv.gz", b"\x1f\x8b\x08\x00" + b"\xff" * 50, "not a readable csv table"),
+        ("a.jsonl", b'{"id": 1}\n{"id": 2\n', "line 2: expected one JSON object per line"),
+        ("a.jsonl", b'[{"id": 1}]', "line 1: expected one JSON object per line, found list"),
+        ("a.jsonl", '{"id": "é"}\n'.encode("latin-1"), "line 1: byte 0xe9 is not UTF-8"),
+        ("a.jsonl", b'{"id": ' + b"[" * 900 + b"]" * 900 + b"}\n", "nested more than 64 levels"),
+        ("a.jsonl", b'{"id": ' + b"[" * 90_000 + b"]" * 90_000 + b"}\n", "nested far too deeply"),
         ("a.jsonl", b"", "not a readable jsonl table"),
         ("a.jsonl", b"{nonsense\n", "not a readable jsonl table"),
         ("a.parquet", b"not parquet", "not a readable parquet table"),
