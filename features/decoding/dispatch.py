@@ -21,6 +21,7 @@ from .worker import CHUNK, FINISHED, LENGTH, OUT_OF_MEMORY
 CHUNK_PICTURES = 8
 _CHUNK_BYTES = 4 * 2**20  # of contents, past which a chunk takes no further picture
 _CHUNK_PIXELS = 8 * 2**20  # bytes of pixels, past which chunks are of fewer pictures
+_JPEG = b"\xff\xd8\xff"
 _TICK = 1.0  # seconds between looks at the clock
 _BEFORE = Place(0, 0)
 _BARREN = 3  # workers that may die, one after the other, before any has decoded a picture
@@ -50,6 +51,7 @@ class _Worker:
     link: socket.socket
     shared: SharedBuffers
     home: Nursery
+    jpegs: bool  # whether it has loaded what reads them fast
     chunks: deque[_Chunk] = field(default_factory=deque)  # given and not yet finished, oldest first
     free: list[int] = field(default_factory=lambda: list(range(BUFFERS)))
     given: int = 0  # chunks
@@ -111,6 +113,7 @@ class Dispatcher:
         self._most, self._seconds = workers, seconds
         self._queue: deque[Picture] = deque()
         self._workers: list[_Worker] = []
+        self._jpegs = False  # whether any was among the pictures so far
         self._barren = 0
         self._selector = selectors.DefaultSelector()
         self._bell, self._ear = socket.socketpair()
@@ -126,6 +129,8 @@ class Dispatcher:
                 raise RuntimeError("the decoding pool is closed")
             if self._error is not None:
                 raise self._error
+            if self._order["fast"] and not self._jpegs:
+                self._jpegs = any(picture.content.startswith(_JPEG) for picture in pictures)
             self._queue.extend(pictures)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="decoding", daemon=True)
@@ -186,11 +191,14 @@ class Dispatcher:
 
     def _feed(self) -> None:
         """Give idle workers something to do, then busy ones something to go on with."""
+        for worker in [*self._workers]:
+            if self._jpegs and not worker.jpegs and not worker.chunks:
+                self._kill(worker)  # its place is for one that has loaded more
         while self._queue and len(self._workers) < self._most and all(w.chunks for w in self._workers):
             self._give(self._start())
         for already in range(BUFFERS):
             for worker in self._workers:
-                if self._queue and len(worker.chunks) == already:
+                if self._queue and len(worker.chunks) == already and worker.jpegs >= self._jpegs:
                     self._give(worker)
 
     def _give(self, worker: _Worker) -> None:
@@ -205,15 +213,16 @@ class Dispatcher:
     def _start(self) -> _Worker:
         link, other = socket.socketpair()
         shared = SharedBuffers.create(self._order["pictures"], self._order["size"])
+        order = {**self._order, "jpegs": self._jpegs}
         home = nursery()
         try:
-            pid = home.fork(self._order, [other.fileno(), *shared.files])
+            pid = home.fork(order, [other.fileno(), *shared.files])
         except NurseryError:
             forget(home)
             home = nursery()
-            pid = home.fork(self._order, [other.fileno(), *shared.files])
+            pid = home.fork(order, [other.fileno(), *shared.files])
         other.close()
-        worker = _Worker(pid, link, shared, home)
+        worker = _Worker(pid, link, shared, home, order["jpegs"])
         self._workers.append(worker)
         self._selector.register(link, selectors.EVENT_READ, worker)
         return worker

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -32,29 +34,42 @@ def decode_image(content: bytes, max_pixels: int, exif_rotate: bool = True) -> I
     """The first frame as an RGB image, upright when `exif_rotate`; thread-safe.
 
     16-bit grey is scaled, not clipped; transparency is composited on white; palettes and CMYK become RGB.
-    Sizes are judged from the header, before any pixel is decoded. Raises ImageFailure, and MemoryError where
-    a decoder lacks memory.
+    Raises what `opened` raises.
+    """
+    with opened(content, max_pixels) as image:
+        return upright_rgb(image, exif_rotate)
+
+
+@contextmanager
+def opened(content: bytes, max_pixels: int) -> Iterator[Image.Image]:
+    """The image with its header read and its size judged from that, before any pixel is decoded.
+
+    What goes wrong with it in the block is an ImageFailure too, but for a MemoryError where a decoder lacks
+    memory.
     """
     try:
         with _open(content, max_pixels) as image:
             _check_size(image, max_pixels)
-            image.load()
-            turn = _UPRIGHT.get(_orientation(image)) if exif_rotate else None
-            upright = _to_rgb(image)
-            return upright.transpose(turn) if turn is not None else upright
-    except ImageFailure:
+            yield image
+    except (ImageFailure, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageFailure("bomb", f"more than {max_pixels} pixels: {first_line(error)}") from error
     except UnidentifiedImageError as error:
         raise _unidentified(content) from error
-    except MemoryError:
-        raise
     except Exception as error:  # decoders of hostile bytes raise anything; the ledger keeps the reason
         if "memory" in str(error).lower():  # how the C libraries say so
             raise MemoryError(first_line(error)) from error
         reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
         raise ImageFailure(reason, first_line(error)) from error
+
+
+def upright_rgb(image: Image.Image, exif_rotate: bool) -> Image.Image:
+    """The first frame of an opened image; see `decode_image`."""
+    image.load()
+    turn = upright_turn(image) if exif_rotate else None
+    rgb = _to_rgb(image)
+    return rgb.transpose(turn) if turn is not None else rgb
 
 
 def _open(content: bytes, max_pixels: int) -> Image.Image:
@@ -91,11 +106,17 @@ def _unidentified(content: bytes) -> ImageFailure:
     return ImageFailure("not_an_image", f"{len(content)} bytes in no known image format")
 
 
-def _orientation(image: Image.Image) -> int:
+def is_plain_jpeg(image: Image.Image) -> bool:
+    """Whether an opened image is a JPEG of grey or of colours as they are."""
+    return image.format in ("JPEG", "MPO") and image.mode in ("RGB", "L")
+
+
+def upright_turn(image: Image.Image) -> Image.Transpose | None:
+    """What turns an opened image upright, by its EXIF tag."""
     try:
-        return image.getexif().get(_ORIENTATION_TAG, 1)
+        return _UPRIGHT.get(image.getexif().get(_ORIENTATION_TAG, 1))
     except Exception:  # damaged metadata beside sound pixels: show them as stored, as browsers do
-        return 1
+        return None
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from PIL import Image
 
 from ..errors import ImageFailure
 from .boxes import Cut, pixel_box
-from .images import decode_image
-from .transform import ImageTransform
+from .images import is_plain_jpeg, opened, upright_rgb
+from .transform import FAST_KERNELS, ImageTransform
 
 Images = Sequence[bytes | ImageFailure]  # what became of the references of one item
 
@@ -53,6 +54,7 @@ class DecodePlan:
             "max_pixels": self.max_pixels,
             "exif_rotate": self.exif_rotate,
             "memory_mb": self.memory_mb,
+            "fast": goes_fast(self.crops),
         }
 
 
@@ -66,6 +68,38 @@ class Decoded:
     transform_seconds: float = 0.0
 
 
+class Picture(Protocol):
+    """A decoded image that crops are made of."""
+
+    @property
+    def size(self) -> tuple[int, int]:  # (width, height)
+        ...
+
+    def write(self, box: tuple[int, int, int, int], transform: ImageTransform, pixels: np.ndarray) -> None:
+        """The transformed part of it from left, top to right, bottom, into `pixels` (3, h, w) uint8."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class PillowPicture:
+    """An RGB image of Pillow's, transformed by Pillow: the reference."""
+
+    image: Image.Image
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.image.size
+
+    def write(self, box: tuple[int, int, int, int], transform: ImageTransform, pixels: np.ndarray) -> None:
+        whole = box == (0, 0, *self.image.size)
+        transform.write(self.image if whole else self.image.crop(box), pixels)
+
+
+def goes_fast(crops: Sequence[Crop]) -> bool:
+    """Whether plain JPEGs need not be resized by Pillow."""
+    return all(crop.transform.interpolation in FAST_KERNELS for crop in crops)
+
+
 def decode_crops(
     content: bytes, crops: Sequence[Crop], pixels: Sequence[np.ndarray], max_pixels: int, exif_rotate: bool
 ) -> tuple[float, float]:
@@ -74,10 +108,17 @@ def decode_crops(
     Raises ImageFailure, and MemoryError where a decoder lacks memory.
     """
     started = time.perf_counter()
-    image = decode_image(content, max_pixels, exif_rotate)
+    picture = _decode(content, crops, max_pixels, exif_rotate)
     decoded = time.perf_counter()
-    whole = (0, 0, image.width, image.height)
     for (cut, transform), of_crop in zip(crops, pixels, strict=True):
-        box = pixel_box(cut, image.width, image.height)
-        transform.write(image if box == whole else image.crop(box), of_crop)
+        picture.write(pixel_box(cut, *picture.size), transform, of_crop)
     return decoded - started, time.perf_counter() - decoded
+
+
+def _decode(content: bytes, crops: Sequence[Crop], max_pixels: int, exif_rotate: bool) -> Picture:
+    with opened(content, max_pixels) as image:
+        if is_plain_jpeg(image) and goes_fast(crops):
+            from .jpeg import read_jpeg  # loads torch, which other pictures do without
+
+            return read_jpeg(image, content, exif_rotate)
+        return PillowPicture(upright_rgb(image, exif_rotate))

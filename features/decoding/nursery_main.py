@@ -42,6 +42,10 @@ def main(file: int, parent: int) -> None:
 
 
 def _fork(link: socket.socket, order: dict[str, Any], files: list[int]) -> dict[str, Any]:
+    if order["jpegs"]:
+        from .jpeg import load_decoder  # loads torch, once for all workers that need it
+
+        load_decoder()
     parent = os.getpid()
     pid = os.fork()
     if pid == 0:

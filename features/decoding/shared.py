@@ -22,6 +22,7 @@ _REPORT = np.dtype(
 _DONE = len(REASONS)  # outcome of a picture that has pixels; the others are places in REASONS
 _HEAD = 64  # bytes before the reports, of which the first eight are the worker's place
 _CHUNK_PLACES = 1 << 16
+_KEPT_BYTES = 4 * 2**20  # of contents, past which their memory is given back
 
 
 class Place(NamedTuple):
@@ -49,6 +50,7 @@ class SharedBuffers:
         reports = BUFFERS * pictures * _REPORT.itemsize
         self._reports = memory[_HEAD : _HEAD + reports].view(_REPORT).reshape(BUFFERS, pictures)
         self._pixels = memory[_HEAD + reports :].reshape(BUFFERS, pictures, size)
+        self._held = [0] * BUFFERS  # bytes of contents that the files keep memory for
 
     @classmethod
     def create(cls, pictures: int, size: int) -> SharedBuffers:
@@ -64,10 +66,13 @@ class SharedBuffers:
     # What the pool does.
 
     def put(self, buffer: int, contents: Sequence[bytes]) -> None:
-        os.ftruncate(self.files[1 + buffer], 0)  # gives the memory of a larger chunk back
-        written = os.pwritev(self.files[1 + buffer], contents, 0)
-        if written != sum(map(len, contents)):
-            raise OSError(f"{written} bytes of a chunk could be written to shared memory")
+        file, size = self.files[1 + buffer], sum(map(len, contents))
+        if self._held[buffer] > max(size, _KEPT_BYTES):
+            os.ftruncate(file, 0)
+            self._held[buffer] = 0
+        if os.pwritev(file, contents, 0) != size:
+            raise OSError(f"{size} bytes of contents do not fit into shared memory")
+        self._held[buffer] = max(size, self._held[buffer])
 
     def result(self, buffer: int, picture: int) -> ImageCrops | ImageFailure:
         outcome, decoding, transforming, message = self._reports[buffer, picture].tolist()

@@ -11,6 +11,7 @@ from PIL import Image
 Resize = Literal["shortest", "longest", "squash"]
 Interpolation = Literal["nearest", "box", "bilinear", "hamming", "bicubic", "lanczos"]
 INTERPOLATIONS: tuple[str, ...] = get_args(Interpolation)
+FAST_KERNELS = ("bilinear", "bicubic")  # those that torch has with antialiasing
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +37,9 @@ class ImageTransform:
     def write(self, image: Image.Image, pixels: np.ndarray) -> None:
         """As a call, into `pixels`."""
         height, width = self.resized_size(image.height, image.width)
-        resample = Image.Resampling[self.interpolation.upper()]
-        self.centre(np.asarray(image.resize((width, height), resample)), pixels)
+        resized = np.asarray(image.resize((width, height), Image.Resampling[self.interpolation.upper()]))
+        (top, bottom), (left, right) = self.kept((height, width))
+        self.place(resized[top:bottom, left:right].transpose(2, 0, 1), pixels)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,17 +62,19 @@ class ImageTransform:
         ratio = min(ratios) if self.resize == "shortest" else max(ratios)
         return max(round(height / ratio), 1), max(round(width / ratio), 1)
 
-    def centre(self, resized: np.ndarray, pixels: np.ndarray) -> None:
-        """Write the centre of a resized image (h, w, 3), padded where it is smaller, into `pixels`."""
-        (top, bottom), (left, right) = map(_middle, resized.shape[:2], self.size)
-        kept = resized[top:bottom, left:right].transpose(2, 0, 1)  # (3, h, w) or less
-        if kept.shape == pixels.shape:
-            pixels[:] = kept
+    def kept(self, resized: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+        """The rows and the columns of a resized image that are its centre: first, and last + 1."""
+        return _middle(resized[0], self.size[0]), _middle(resized[1], self.size[1])
+
+    def place(self, centre: np.ndarray, pixels: np.ndarray) -> None:
+        """Write the centre of a resized image, (3, h, w), into `pixels`, padded where it is smaller."""
+        if centre.shape == pixels.shape:
+            pixels[:] = centre
             return
         pixels[:] = np.array(self.fill, np.uint8)[:, None, None]
-        height, width = self.size
-        top, left = (height - kept.shape[1]) // 2, (width - kept.shape[2]) // 2
-        pixels[:, top : top + kept.shape[1], left : left + kept.shape[2]] = kept
+        _, height, width = centre.shape
+        top, left = (self.size[0] - height) // 2, (self.size[1] - width) // 2
+        pixels[:, top : top + height, left : left + width] = centre
 
 
 def _middle(length: int, kept: int) -> tuple[int, int]:
