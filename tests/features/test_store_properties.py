@@ -122,7 +122,7 @@ class StoreMachine(RuleBasedStateMachine):
                 # Past its header a copy of a view is not checked: it is read at the speed of memory.
                 # A shard this small is a footer mostly: of it, half of the harm goes to the first fifth.
                 size = 128 if path.suffix == ".npy" else len(content) // random.choice([1, 5])
-                at = random.randrange(min(size + 1, len(content)))
+                at = random.randrange(min(max(size, 1), len(content)))
                 flipped = content[at] ^ random.randrange(1, 256)
                 path.write_bytes(content[:at] + bytes([flipped]) + content[at + 1 :])
             if path.suffix != ".npy":
