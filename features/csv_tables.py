@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.csv
 
-from .errors import first_line
+from .errors import first_line, quoted
 from .text_files import BOM, Content, check_utf8, head_of, opened
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def _header(content: Content, separator: str) -> list[str]:
         names = next(filter(None, rows), [])
     repeated = [name for name, count in Counter(names).items() if count > 1 and name]
     if repeated:
-        listed = ", ".join(map(repr, repeated))
+        listed = ", ".join(map(quoted, repeated))
         raise ValueError(f"the header names more than one column {listed}; give each its own name")
     return names
 

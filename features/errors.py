@@ -43,6 +43,11 @@ class ImageFailure(Exception):
         return f"{self.reason}: {self.message}"
 
 
+def quoted(name: str, longest: int = 80) -> str:
+    """A name that stands in people's data, which may be anything, in quotes and short enough for one line."""
+    return repr(name if len(name) <= longest else f"{name[:longest]}...")
+
+
 def first_line(error: BaseException) -> str:
     """What another library's error says, short enough for one line of ours."""
     text = str(error).strip()

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from fsspec.core import url_to_fs
 
 from .csv_tables import read_csv
-from .errors import InputError, first_line
+from .errors import InputError, first_line, quoted
 from .files import atomic_path
 from .json_lines import read_jsonl
 from .sources.policy import shown, without_secrets
@@ -107,8 +107,8 @@ def check_columns(source: str, wanted: Iterable[str], found: Sequence[str]) -> N
     """Raise InputError that names every wanted column that is not among those found."""
     missing = [name for name in wanted if name not in found]
     if missing:
-        names = ", ".join(f"{_quoted(name)}{did_you_mean(name, found)}" for name in missing)
-        listed = ", ".join([*map(_quoted, found[:_NAMED]), *(["..."] if len(found) > _NAMED else [])])
+        names = ", ".join(f"{quoted(name)}{did_you_mean(name, found)}" for name in missing)
+        listed = ", ".join([*map(quoted, found[:_NAMED]), *(["..."] if len(found) > _NAMED else [])])
         plural = "s" if len(missing) > 1 else ""
         raise InputError(f"{shown(source)}: no column{plural} {names}; found {listed}")
 
@@ -128,12 +128,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     """ " (did you mean 'x'?)" with the nearest known name, or nothing when none is near."""
     folded = {other.casefold(): other for other in known}
     near = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    return f" (did you mean {_quoted(folded[near[0]])}?)" if near else ""
-
-
-def _quoted(name: str) -> str:
-    """Whatever a column may be called, in a few words of one line."""
-    return repr(name if len(name) <= 80 else f"{name[:80]}...")
+    return f" (did you mean {quoted(folded[near[0]])}?)" if near else ""
 
 
 def _read_file(file: str, columns: Sequence[str] | None) -> pl.DataFrame:

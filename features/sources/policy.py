@@ -24,7 +24,8 @@ def shown(reference: str) -> str:
         where, *hidden = re.split(r"[?#]", rest, maxsplit=1)
         authority, slash, path = where.partition("/")
         reference = f"{head}://{authority.rpartition('@')[2]}{slash}{path}{'?...' if hidden else ''}"
-    return reference if len(reference) <= _SHOWN else f"{reference[:_SHOWN]}..."
+    reference = reference if len(reference) <= _SHOWN else f"{reference[:_SHOWN]}..."
+    return reference if reference.isprintable() else repr(reference)[1:-1]
 
 
 def without_secrets(message: str, uri: str) -> str:

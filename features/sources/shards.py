@@ -17,7 +17,7 @@ import fsspec
 import polars as pl
 import pyarrow as pa
 
-from ..errors import InputError, first_line
+from ..errors import InputError, first_line, quoted
 from ..json_lines import check_depth
 from .policy import shown
 from .tar import Member, read_members
@@ -97,9 +97,9 @@ class _Index:
         if kind in PICTURES:
             sample.pictures.append((extension, member.offset, member.size))
         elif extension == "json":
-            sample.values = _json(_content(file, member, shard), f"{shard}: {member.name}")
+            sample.values = _json(_content(file, member, shard), f"{shard}: {quoted(member.name)}")
         else:
-            sample.text = _utf8(_content(file, member, shard), f"{shard}: {member.name}")
+            sample.text = _utf8(_content(file, member, shard), f"{shard}: {quoted(member.name)}")
 
 
 def _index(shard: str) -> _Index:
@@ -115,7 +115,7 @@ def _index(shard: str) -> _Index:
     except OSError as error:
         raise InputError(f"{name}: cannot be read: {error.strerror or first_line(error)}") from error
     if index.repeated:
-        first = ", ".join(f"'{one}'" for one in list(index.repeated)[:_NAMED])
+        first = ", ".join(map(quoted, list(index.repeated)[:_NAMED]))
         raise InputError(f"{name}: {len(index.repeated)} names occur more than once (first: {first})")
     index.names.clear()
     return index
@@ -139,10 +139,11 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def _content(file: BinaryIO, member: Member, shard: str) -> bytes:
+    name = f"{shard}: {quoted(member.name)}"
     if member.size is None:
-        raise InputError(f"{shard}: {member.name} is a link; pack the files themselves (tar --dereference)")
+        raise InputError(f"{name} is a link; pack the files themselves (tar --dereference)")
     if member.size > _MAX_FIELDS:
-        raise InputError(f"{shard}: {member.name} has {member.size} bytes; expected at most {_MAX_FIELDS}")
+        raise InputError(f"{name} has {member.size} bytes; expected at most {_MAX_FIELDS}")
     file.seek(member.offset)
     return file.read(member.size)
 
@@ -176,7 +177,9 @@ def _fields(where: str, keys: Iterable[str], samples: Iterable[_Sample]) -> pl.D
         try:
             lines.write(json.dumps(values, ensure_ascii=False).encode() + b"\n")
         except UnicodeEncodeError as error:  # half a character, which JSON can write and no table can hold
-            raise InputError(f"{where}: the .json of '{key}' is not Unicode: {first_line(error)}") from error
+            raise InputError(
+                f"{where}: the .json of {quoted(key)} is not Unicode: {first_line(error)}"
+            ) from error
     lines.seek(0)
     try:
         return pl.read_ndjson(lines, infer_schema_length=None)

@@ -13,6 +13,7 @@ from mmrec.features.sources.policy import shown, without_secrets
         ("https://shop.example/#key@x", "https://shop.example/?..."),
         ("s4://user:k@ey@bucket/a@b.jpg", "s4://bucket/a@b.jpg"),
         ("folder/a@b#1?.jpg", "folder/a@b#1?.jpg"),  # a path has no secrets
+        ("a\nb\x00.jpg", "a\\nb\\x00.jpg"),
         ("x" * 1000, "x" * 300 + "..."),
     ],
 )
