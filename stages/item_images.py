@@ -8,20 +8,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from ..features.catalog import Catalog, References
+from ..features.catalog import Catalog
 from ..features.config import ExtractConfig
-from ..features.decoding.images import decode_image
+from ..features.decoding.boxes import WHOLE
+from ..features.decoding.item import Crop
+from ..features.decoding.pool import DecodePool
+from ..features.decoding.transform import ImageTransform
 from ..features.encoders.base import ImageEncoder
-from ..features.errors import ImageFailure
 from ..features.files import atomic_path, write_json
 from ..features.shards import Failure
-from ..features.sources.reading import ImageReader
-from .encoding import prefetched
+from .decoding import decode_plan
+from .encoding import image_reader, prefetched, read_item
 from .progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -42,17 +44,17 @@ class Images:
 
 def cached_images(
     catalog: Catalog,
-    prepare: Callable[[Image.Image], np.ndarray],
+    transform: ImageTransform,
     extract: ExtractConfig,
     load_teacher: Callable[[], ImageEncoder] | None,
     work: Path,
 ) -> Images:
-    """The first readable image of every item as `prepare` makes it, read into `work` or found there.
+    """The first readable image of every item, transformed, read into `work` or found there.
 
-    What is there is taken for this catalogue's and this encoder's. Limits and threads are those of `extract`.
+    What is there is taken for this catalogue's and this encoder's. Limits and workers are those of `extract`.
     """
     if not (work / _ACCOUNT).is_file():  # written last
-        _read_all(catalog, prepare, extract, load_teacher, work)
+        _read_all(catalog, transform, extract, load_teacher, work)
     account = json.loads((work / _ACCOUNT).read_text(encoding="utf-8"))
     pixels = np.load(work / _PIXELS, mmap_mode="r")
     present = np.ones(len(pixels), dtype=bool)
@@ -63,48 +65,40 @@ def cached_images(
 
 def _read_all(
     catalog: Catalog,
-    prepare: Callable[[Image.Image], np.ndarray],
+    transform: ImageTransform,
     extract: ExtractConfig,
     load_teacher: Callable[[], ImageEncoder] | None,
     work: Path,
 ) -> None:
     teacher = load_teacher() if load_teacher else None
-    reader = ImageReader(catalog.image_root, catalog.reading, extract.max_image_bytes)
-
-    def read(references: References) -> tuple[list[np.ndarray], list[ImageFailure]]:
-        """The pixels, and what the teacher takes; nothing where no image can be read. And the failures."""
-        failed = []
-        for reference in references:
-            try:
-                content = reader.read(reference)
-                image = decode_image(content, extract.max_image_pixels, extract.exif_rotate)
-            except ImageFailure as failure:
-                failed.append(failure)
-                continue
-            return [prepare(image), *([teacher.transform(image)] if teacher else [])], failed
-        return [], failed
-
+    columns = {_PIXELS: [Crop(WHOLE, transform)]}
+    if teacher:
+        columns[_TEACHER] = [Crop(WHOLE, teacher.transform)]
+    plan = decode_plan(columns, extract, first_only=True)
     failures: list[Failure] = []
     without: list[int] = []
-    shape = prepare(Image.new("RGB", (8, 8))).shape
     with ExitStack() as stack:
         unfinished = stack.enter_context(atomic_path(work / _PIXELS))
-        pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, (len(catalog), *shape))
+        shape = (len(catalog), 3, *transform.size)
+        pixels = np.lib.format.open_memmap(unfinished, "w+", np.uint8, shape)
         vectors = (
             _TeacherRows(teacher, stack.enter_context(atomic_path(work / _TEACHER)), len(catalog))
             if teacher
             else None
         )
-        pool = stack.enter_context(ThreadPoolExecutor(extract.workers))
+        threads = stack.enter_context(ThreadPoolExecutor(extract.workers))
+        pool = stack.enter_context(DecodePool(plan, extract.workers))
         advance = stack.enter_context(progress_bar("images", len(catalog)))
-        for row, (found, failed) in enumerate(prefetched(pool, read, catalog.images)):
-            failures += [Failure(catalog.item_ids[row], "image", f.reason, f.message) for f in failed]
-            if found:
-                pixels[row] = found[0]
+        read = prefetched(threads, partial(read_item, image_reader(catalog, extract)), catalog.images)
+        for row, item in enumerate(pool.map(found.images for found in read)):
+            item_id = catalog.item_ids[row]
+            failures += [Failure(item_id, "image", failed.reason, failed.message) for failed in item.failures]
+            if item.pixels[_PIXELS]:
+                (pixels[row],) = item.pixels[_PIXELS]
             else:
                 without.append(row)
-            if vectors and found:
-                vectors.add(row, found[1])
+            if vectors and item.pixels[_TEACHER]:
+                vectors.add(row, *item.pixels[_TEACHER])
             advance()
         if vectors:
             vectors.finish()

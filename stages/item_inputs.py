@@ -20,6 +20,7 @@ import numpy as np
 from ..features.catalog import Catalog, read_catalog
 from ..features.config import CatalogConfig, ExtractConfig, LongText
 from ..features.decoding.pool import DecodePool
+from ..features.decoding.transform import ImageTransform
 from ..features.encoders.base import ImageEncoder, TextEncoder
 from ..features.errors import InputError
 from ..features.files import atomic_path, digest_bytes, digest_json, remove_stale_temporaries, write_json
@@ -101,7 +102,7 @@ def read_item_inputs(
         )
     rendered: dict[str, list[str | None]] = {}
     prompts: dict[str, str] = {}
-    cache = _PixelCache(store, extract) if images is not None else None
+    cache = _PixelCache(store, extract, images.transform) if images is not None else None
     changed = 0
     with (
         cache.writing() if cache is not None else nullcontext(),
@@ -114,8 +115,8 @@ def read_item_inputs(
             prompts |= hashed.prompts
             for view, of_items in hashed.texts.items():
                 rendered.setdefault(view, []).extend(of_items)
-            if cache is not None and images is not None:
-                cache.add(hashed, images, pool)
+            if cache is not None:
+                cache.add(hashed, pool)
             advance(len(hashed.items))
         if changed:
             raise InputError(
@@ -178,8 +179,8 @@ class _PixelCache:
     Runs that begin at the same time each write a file of their own; the last one stays.
     """
 
-    def __init__(self, store: FeatureStore, extract: ExtractConfig) -> None:
-        self._extract = extract
+    def __init__(self, store: FeatureStore, extract: ExtractConfig, transform: ImageTransform) -> None:
+        self._extract, self._plan = extract, extraction_plan(transform, extract)
         folder = store.folder / ".cache"
         space = store.manifest["space"]
         how = [space["encoder"].get("preprocessing", space["encoder"])]
@@ -191,6 +192,7 @@ class _PixelCache:
         self._numbers: dict[str, list[list[int]]] = {f"image.{view}": [] for view in extract.image_views}
         self._shape: tuple[int, ...] = (3, 0, 0)
         self._file: BinaryIO | None = None
+        self._decoding: DecodePool | None = None
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -203,20 +205,22 @@ class _PixelCache:
         remove_stale_temporaries(folder, ABANDONED)
         for other in {*folder.glob(f"{_PIXELS}*")} - {self._crops, self._account}:
             other.unlink(missing_ok=True)
-        with atomic_path(self._crops) as unfinished, unfinished.open("wb") as self._file:
+        with (
+            DecodePool(self._plan, self._extract.workers) as self._decoding,
+            atomic_path(self._crops) as unfinished,
+            unfinished.open("wb") as self._file,
+        ):
             yield
         write_json(self._account, {"shape": [len(self._known), *self._shape], "views": self._numbers})
 
-    def add(self, hashed: Hashed, encoder: ImageEncoder, pool: ThreadPoolExecutor) -> None:
+    def add(self, hashed: Hashed, pool: ThreadPoolExecutor) -> None:
         """Decode the pictures of one shard."""
-        if self._file is None:
+        if self._file is None or self._decoding is None:
             return
-        plan = extraction_plan(encoder.transform, self._extract)
         images = images_of(hashed, range(len(hashed.items)), self._extract, pool)
-        with DecodePool(plan, self._extract.workers) as decoding:
-            for item in decoding.map(images):
-                for view, crops in item.pixels.items():
-                    self._numbers[view].append([self._number(crop, self._file) for crop in crops])
+        for item in self._decoding.map(images):
+            for view, crops in item.pixels.items():
+                self._numbers[view].append([self._number(crop, self._file) for crop in crops])
 
     def _number(self, crop: np.ndarray, file: BinaryIO) -> int:
         content = np.ascontiguousarray(crop, np.uint8).tobytes()

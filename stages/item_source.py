@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from PIL import Image
 
 from ..features.catalog import Catalog, read_catalog
 from ..features.config import CatalogConfig, ExtractConfig
+from ..features.decoding.transform import ImageTransform
 from ..features.encoders.base import ImageEncoder
 from ..features.files import digest_bytes, digest_json
 from ..features.pretraining.items import Items
@@ -66,14 +66,14 @@ def read_items(
     source: Source,
     tokenize: Callable[[str], Sequence[int]],
     content_length: int,
-    prepare: Callable[[Image.Image], np.ndarray],
+    transform: ImageTransform,
     extract: ExtractConfig,
     work: Path,
     load_teacher: Callable[[], ImageEncoder] | None = None,
 ) -> Prepared:
     """The items with texts of at most so many tokens, and the teacher's vectors as targets if there is one.
 
-    `prepare` makes (3, h, w) uint8 pixels of an image; they are kept in `work`, or found there.
+    Transformed images are kept in `work`, or found there.
     """
     tokens: list[array[int]] = []  # a fifth of the memory of lists
     truncated = 0
@@ -81,7 +81,7 @@ def read_items(
         ids = array("i", () if text is None else tokenize(text))
         truncated += len(ids) > content_length
         tokens.append(ids[:content_length])
-    images = cached_images(source.catalog, prepare, extract, load_teacher, work)
+    images = cached_images(source.catalog, transform, extract, load_teacher, work)
     items = Items(
         pixels=images.pixels,
         has_image=images.present,

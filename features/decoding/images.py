@@ -30,16 +30,6 @@ _UPRIGHT = {  # EXIF orientation -> what turns the picture upright
 }
 
 
-def decode_image(content: bytes, max_pixels: int, exif_rotate: bool = True) -> Image.Image:
-    """The first frame as an RGB image, upright when `exif_rotate`; thread-safe.
-
-    16-bit grey is scaled, not clipped; transparency is composited on white; palettes and CMYK become RGB.
-    Raises what `opened` raises.
-    """
-    with opened(content, max_pixels) as image:
-        return upright_rgb(image, exif_rotate)
-
-
 @contextmanager
 def opened(content: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """The image with its header read and its size judged from that, before any pixel is decoded.
@@ -65,7 +55,10 @@ def opened(content: bytes, max_pixels: int) -> Iterator[Image.Image]:
 
 
 def upright_rgb(image: Image.Image, exif_rotate: bool) -> Image.Image:
-    """The first frame of an opened image; see `decode_image`."""
+    """The first frame of an opened image as RGB, upright when `exif_rotate`.
+
+    16-bit grey is scaled, not clipped; transparency is composited on white; palettes and CMYK become RGB.
+    """
     image.load()
     turn = upright_turn(image) if exif_rotate else None
     rgb = _to_rgb(image)

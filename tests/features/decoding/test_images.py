@@ -8,11 +8,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from mmrec.features.decoding.images import decode_image
+from mmrec.features.decoding.images import opened, upright_rgb
 from mmrec.features.errors import REASONS, ImageFailure
 
 MAX_PIXELS = 1_000_000
 MAX_BYTES = 10_000
+
+
+def decode_image(content: bytes, max_pixels: int, exif_rotate: bool = True) -> Image.Image:
+    with opened(content, max_pixels) as image:
+        return upright_rgb(image, exif_rotate)
 
 
 def encode(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:

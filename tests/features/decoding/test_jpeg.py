@@ -8,7 +8,7 @@ from PIL import Image
 
 from mmrec.features.decoding import jpeg
 from mmrec.features.decoding.boxes import WHOLE, image_view_cuts, pixel_box
-from mmrec.features.decoding.images import decode_image
+from mmrec.features.decoding.images import opened, upright_rgb
 from mmrec.features.decoding.item import Crop, decode_crops
 from mmrec.features.decoding.transform import ImageTransform
 from mmrec.features.errors import ImageFailure
@@ -45,6 +45,11 @@ def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
     return Image.fromarray((pixels / 4).astype(np.uint8))
 
 
+def decode_image(content: bytes, exif_rotate: bool = True) -> Image.Image:
+    with opened(content, 10**7) as image:
+        return upright_rgb(image, exif_rotate)
+
+
 def encode(image: Image.Image, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, "JPEG", **{"quality": 90, **options})  # pyright: ignore
@@ -67,14 +72,14 @@ def assert_close(found: np.ndarray, expected: np.ndarray) -> None:
 )
 def test_every_transform_gives_pillows_pixels_but_for_two_grey_levels(decoder, size) -> None:
     content = encode(photograph(*size))
-    image = decode_image(content, 10**7)
+    image = decode_image(content)
     for transform in TRANSFORMS:
         assert_close(fast(content, Crop(WHOLE, transform))[0], transform(image))
 
 
 def test_crops_are_cut_from_the_one_picture_before_it_is_resized(decoder) -> None:
     content = encode(photograph(301, 457))
-    image = decode_image(content, 10**7)
+    image = decode_image(content)
     cuts = [*image_view_cuts("quadrants", {}), "center", (0.3, 0.0, 0.9, 0.1)]
     for cut, found in zip(cuts, fast(content, *(Crop(cut, CLIP) for cut in cuts)), strict=True):
         expected = np.empty_like(found)
@@ -85,7 +90,7 @@ def test_crops_are_cut_from_the_one_picture_before_it_is_resized(decoder) -> Non
 @pytest.mark.parametrize("mode", ["L", "CMYK"])
 def test_grey_and_ink(decoder, mode) -> None:
     content = encode(photograph(300, 200).convert(mode))
-    assert_close(fast(content, Crop(WHOLE, CLIP))[0], CLIP(decode_image(content, 10**7)))
+    assert_close(fast(content, Crop(WHOLE, CLIP))[0], CLIP(decode_image(content)))
 
 
 @pytest.mark.parametrize(
@@ -93,7 +98,7 @@ def test_grey_and_ink(decoder, mode) -> None:
 )
 def test_every_coding(decoder, options) -> None:
     content = encode(photograph(300, 200), **options)
-    assert_close(fast(content, Crop(WHOLE, CLIP))[0], CLIP(decode_image(content, 10**7)))
+    assert_close(fast(content, Crop(WHOLE, CLIP))[0], CLIP(decode_image(content)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -102,7 +107,7 @@ def test_every_orientation(decoder, orientation) -> None:
     exif[0x0112] = orientation
     content = encode(photograph(300, 200), exif=exif)
     for rotate in (True, False):
-        expected = CLIP(decode_image(content, 10**7, rotate))
+        expected = CLIP(decode_image(content, exif_rotate=rotate))
         assert_close(fast(content, Crop(WHOLE, CLIP), exif_rotate=rotate)[0], expected)
 
 
@@ -132,12 +137,12 @@ def test_verdicts_on_damaged_files_are_pillows(decoder, options) -> None:
 
 def test_a_sliver_is_not_resized_to_its_full_length(decoder) -> None:
     content = encode(photograph(10, 4000))
-    assert_close(fast(content, Crop(WHOLE, CLIP))[0], CLIP(decode_image(content, 10**7)))
+    assert_close(fast(content, Crop(WHOLE, CLIP))[0], CLIP(decode_image(content)))
 
 
 def test_posters(decoder, shared) -> None:
     files = sorted((shared / "data" / "movielens-posters" / "images").glob("*.jpg"))[::60]
     for file in files:
         content = file.read_bytes()
-        assert_close(fast(content, Crop(WHOLE, CLIP))[0], CLIP(decode_image(content, 10**7)))
+        assert_close(fast(content, Crop(WHOLE, CLIP))[0], CLIP(decode_image(content)))
     assert len(files) > 40
