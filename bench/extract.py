@@ -181,7 +181,7 @@ def tiny(options: argparse.Namespace) -> dict[str, Any]:
     catalog = posters(options.shared)
     paces = []
     for turn in range(options.rounds):
-        config = ExtractConfig(encoder="tiny", workers=options.workers)
+        config = ExtractConfig(encoder="tiny", precision="bf16", workers=options.workers)
         report = extract(catalog, config, options.work / f"tiny-{turn}")
         paces.append(report.pace.rate if report.pace else 0.0)
     return {"job": statistics.median(paces), "limit": str(report.pace)}
