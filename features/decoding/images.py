@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from ..errors import ImageFailure, first_line
+from .headers import avif_pixels, is_cut_short, is_image, unread_format
 
 MAX_ASPECT = 500  # a 100,000 x 1 image resized to a short side of 224 would be a bomb of its own
 
 # What Pillow decodes by itself and knows by its magic bytes: EPS would start Ghostscript, TGA fits any bytes.
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "ICO")
-_MAGIC = (b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF8", b"RIFF", b"II*\x00", b"MM\x00*")
 
 _ORIENTATION_TAG = 0x0112
 _UPRIGHT = {  # EXIF orientation -> what turns the picture upright
@@ -44,14 +44,17 @@ def opened(content: bytes, max_pixels: int) -> Iterator[Image.Image]:
     except (ImageFailure, MemoryError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageFailure("bomb", f"more than {max_pixels} pixels: {first_line(error)}") from error
+        found = first_line(error).partition(" exceeds")[0]  # what follows is about twice the limit
+        raise ImageFailure("bomb", f"more than {max_pixels} pixels: {found}") from error
     except UnidentifiedImageError as error:
-        raise _unidentified(content) from error
+        raise _unidentified(content, max_pixels) from error
     except Exception as error:  # decoders of hostile bytes raise anything; the ledger keeps the reason
+        if "MAX_TEXT_" in str(error):  # Pillow's names for how much a PNG may say beside its pixels
+            raise ImageFailure("bomb", first_line(error)) from error
         if "memory" in str(error).lower():  # how the C libraries say so
             raise MemoryError(first_line(error)) from error
-        reason = "truncated" if "truncated" in str(error).lower() else "corrupt"
-        raise ImageFailure(reason, first_line(error)) from error
+        cut = "truncated" in str(error).lower() or is_cut_short(content)
+        raise ImageFailure("truncated" if cut else "corrupt", first_line(error)) from error
 
 
 def upright_rgb(image: Image.Image, exif_rotate: bool) -> Image.Image:
@@ -78,6 +81,7 @@ def _open(content: bytes, max_pixels: int) -> Image.Image:
 def known_formats() -> tuple[str, ...]:
     """What this Pillow decodes, by its names; loads the decoders."""
     Image.init()
+    PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY  # profiles of a few MiB are no attack
     return tuple(name for name in _FORMATS if name in Image.OPEN)
 
 
@@ -91,12 +95,17 @@ def _check_size(image: Image.Image, max_pixels: int) -> None:
         raise ImageFailure("bomb", f"{width} x {height} pixels: sides differ by more than {MAX_ASPECT} times")
 
 
-def _unidentified(content: bytes) -> ImageFailure:
-    if content.startswith(_MAGIC):
-        return ImageFailure(
-            "corrupt", f"{len(content)} bytes with the start of an image but a damaged header"
-        )
-    return ImageFailure("not_an_image", f"{len(content)} bytes in no known image format")
+def _unidentified(content: bytes, max_pixels: int) -> ImageFailure:
+    size = f"{len(content)} bytes"
+    if unread := unread_format(content):
+        return ImageFailure("unreadable", f"{size} of {unread}; what is read is {', '.join(known_formats())}")
+    if avif_pixels(content) > max_pixels:
+        return ImageFailure("bomb", f"{avif_pixels(content)} pixels; at most {max_pixels} are decoded")
+    if is_cut_short(content):
+        return ImageFailure("truncated", f"{size}, fewer than the file itself speaks of")
+    if is_image(content):
+        return ImageFailure("corrupt", f"{size} with the start of an image but a damaged header")
+    return ImageFailure("not_an_image", f"{size} in no known image format")
 
 
 def is_plain_jpeg(image: Image.Image) -> bool:

@@ -157,6 +157,34 @@ def test_bombs_are_refused_from_the_header() -> None:
     assert decode_image(encode(Image.new("RGB", (1000, 1000))), MAX_PIXELS).size == (1000, 1000)
 
 
+CUT = [("JPEG", {}), ("PNG", {}), ("GIF", {}), ("BMP", {}), ("PPM", {}), ("ICO", {}), ("TIFF", {})]
+CUT += [("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {}), ("AVIF", {}), ("JPEG2000", {})]
+
+
+@pytest.mark.parametrize(("kind", "options"), CUT)
+def test_a_file_that_lacks_its_end_is_called_truncated(kind: str, options: dict[str, str]) -> None:
+    content = encode(Image.fromarray(gradient(300, 200)), kind, **options)
+    for share in range(5, 100, 3):
+        assert failure(content[: len(content) * share // 100]).reason == "truncated", share
+
+
+def test_much_metadata_is_read_over_and_a_bomb_in_it_refused() -> None:
+    raw, noise = bytes(4 * 2), np.random.default_rng(0).bytes(3_000_000)
+    assert pixels(png(1, 2, 8, 2, raw, (b"iCCP", b"icc\0\0" + zlib.compress(noise)))).shape == (2, 1, 3)
+    zeros = zlib.compress(bytes(10_000_000))
+    many = [(b"zTXt", b"k\0\0" + zeros)] * 9  # 90 MB of text in 90 kB
+    assert failure(png(1, 2, 8, 2, raw, *many)).reason == "bomb"
+
+
+def test_what_its_decoder_only_calls_unknown_has_its_reason() -> None:
+    heif = b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(100)
+    assert failure(heif).reason == "unreadable" and "of HEIF; what is read is JPEG" in failure(heif).message
+    avif = encode(Image.fromarray(gradient(300, 200)), "AVIF")
+    sizes = struct.pack(">II", 300, 200), struct.pack(">II", 60_000, 60_000)
+    assert failure(avif.replace(*sizes)).reason == "bomb"
+    assert failure(b"RIFF\x24\0\0\0WAVEfmt " + bytes(50)).reason == "not_an_image"
+
+
 def test_the_callers_limit_holds_above_pillows_own(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     assert decode_image(encode(Image.new("L", (100, 100))), MAX_PIXELS).size == (100, 100)
