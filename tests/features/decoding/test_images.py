@@ -163,7 +163,8 @@ CUT += [("TIFF", {"compression": "tiff_lzw"}), ("WEBP", {}), ("AVIF", {}), ("JPE
 
 @pytest.mark.parametrize(("kind", "options"), CUT)
 def test_a_file_that_lacks_its_end_is_called_truncated(kind: str, options: dict[str, str]) -> None:
-    content = encode(Image.fromarray(gradient(300, 200)), kind, **options)
+    noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    content = encode(Image.fromarray(noise), kind, **options)
     for share in range(5, 100, 3):
         assert failure(content[: len(content) * share // 100]).reason == "truncated", share
 
