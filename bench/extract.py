@@ -20,6 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from mmrec.pipeline.process import settle_process
+
+settle_process()  # as the command line does; the library of threads reads it when torch is imported
+
+# ruff: noqa: E402
 import numpy as np
 import open_clip
 import polars as pl
