@@ -244,6 +244,48 @@ def sweep(
     set_: Overrides = None,
     output: Output = None,
     json: AsJson = False,
+@app.command(epilog="Example: mmrec publish -c run.toml --force")
+def publish(
+    config: ConfigFile,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also what the gate refuses, or what was rolled back.")
+    ] = False,
+    set_: Overrides = None,
+    output: Output = None,
+    drop_unknown: DropUnknown = False,
+    json: AsJson = False,
+) -> None:
+    """Publish a finished run folder as `mmrec run` does at its end, through the gate."""
+    with _user_errors():
+        from .pipeline import run as pipeline
+
+        _print(pipeline.publish(_load(config, set_, output, drop_unknown), force), json)
+
+
+@app.command(epilog="Example: mmrec rollback -c run.toml --to 20261121T030000Z")
+def rollback(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="The publish folder, in place of a config.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="TOML file that names the folder.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", metavar="ID", help="The bundle to publish again.")] = None,
+    set_: Overrides = None,
+    output: Output = None,
+    json: AsJson = False,
+) -> None:
+    """Publish an earlier bundle again; the run that made the present one does not come back unasked."""
+    if (folder is None) == (config is None):
+        raise typer.BadParameter("name the publish folder, or a config with -c", param_hint="DIR")
+    with _user_errors():
+        from .pipeline import publishing
+
+        place = folder if config is None else _load(config, set_, output).published
+        assert place is not None  # one of the two is there
+        _print(publishing.rollback(place, to), json)
+
+
 ) -> None:
     """Run every cell of a grid alike and report them in one table; what is up to date is not run again."""
     with _user_errors():

@@ -103,6 +103,15 @@ def recover_folder(folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def point_link(link: Path, target: Path) -> None:
+    """Make `link` a relative symbolic link to `target` in one step: whoever follows it finds the one that it
+    named before, or `target`."""
+    temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
+    temporary.symlink_to(os.path.relpath(target, link.parent))
+    temporary.replace(link)
+    _sync(link.parent)
+
+
 def _sync(path: Path) -> None:
     """Force a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import isclass
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Literal, get_args
 
 import tomli_w
 from pydantic import BaseModel, Field, ValidationError
@@ -20,6 +20,7 @@ from ..features.pretraining.config import SCRATCH, AlignConfig
 from ..recsys.config import EvaluateConfig, FusionConfig, IndexConfig, InteractionsConfig, TrainConfig
 from ..recsys.errors import InputError
 from ..recsys.models import MODELS, validate_options
+from ..stages.publish_config import PublishConfig
 from .space import Choices, Range, TuneConfig, parse_space
 
 
@@ -28,11 +29,17 @@ class ConfigError(InputError):
 
 
 class RunConfig(BaseModel, frozen=True, extra="forbid"):
-    """`[run]`: where the artefacts of a run are kept."""
+    """`[run]`: where the artefacts of a run are kept, and how `mmrec run` is run unattended."""
 
     output: Annotated[str, Field(min_length=1)] = "runs/default"
     features: str | None = None  # feature store, to share it between runs; default: `output`/features
     encoder: str | None = None  # of [align] and [finetune], to share it too; default: `output`/encoder
+    retries: Annotated[int, Field(ge=0)] = 2  # further attempts of a stage after an error that may pass
+    backoff: Annotated[float, Field(ge=0)] = 30.0  # seconds before the first of them; doubled each time
+    time_limit: Annotated[float, Field(gt=0)] | None = None  # seconds after which `mmrec run` stops
+    prometheus: str | None = None  # text file of metrics; default: `output`/metrics.prom
+    track: tuple[Literal["mlflow", "tensorboard"], ...] = ()  # where runs are shown besides
+    keep_records: Annotated[int, Field(ge=1)] = 60  # records of runs that stay in `output`/runs
 
 
 class Config(BaseModel, frozen=True, extra="forbid"):
@@ -48,6 +55,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
     index: IndexConfig = IndexConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
     tune: TuneConfig = TuneConfig()
+    publish: PublishConfig | None = None
     run: RunConfig = RunConfig()
 
     @property
@@ -71,6 +79,17 @@ class Config(BaseModel, frozen=True, extra="forbid"):
         return Path(self.run.encoder) if self.run.encoder else self.output / "encoder"
 
     @property
+    def published(self) -> Path:
+        """The folder that readers of the published recommender know."""
+        own = self.publish.folder if self.publish else None
+        return Path(own) if own else self.output / "published"
+
+    @property
+    def prometheus(self) -> Path:
+        """The text file of metrics."""
+        return Path(self.run.prometheus) if self.run.prometheus else self.output / "metrics.prom"
+
+    @property
     def makes_encoder(self) -> bool:
         return self.align is not None or self.finetune is not None
 
@@ -88,7 +107,7 @@ class Config(BaseModel, frozen=True, extra="forbid"):
 # Keys that hold paths: relative to the file they stand in, or to the current folder on the command line.
 _PATHS = (
     *("catalog.items", "catalog.image_root", "interactions.path", "align.start", "align.codes"),
-    *("run.output", "run.features", "run.encoder"),
+    *("publish.folder", "run.output", "run.features", "run.encoder", "run.prometheus"),
 )
 _ENCODERS = (  # may end in a path
     *("extract.encoder", "extract.text_encoder", "align.teacher"),
@@ -110,6 +129,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "index": IndexConfig,
     "evaluate": EvaluateConfig,
     "tune": TuneConfig,
+    "publish": PublishConfig,
     "run": RunConfig,
 }
 

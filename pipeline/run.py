@@ -10,7 +10,7 @@ from ..recsys.interactions import Dataset
 from ..recsys.parallel import team
 from ..recsys.team import Team
 from ..stages.align import align as align_stage
-from ..stages.dataset import load_dataset, read_log
+from ..stages.dataset import read_log
 from ..stages.encoder_run import EncoderReport
 from ..stages.end_to_end import ItemSource, trained_extract
 from ..stages.evaluate import EvaluateReport
@@ -27,7 +27,10 @@ from .extraction import bring_up_to_date
 from .judged import judged_tables, judged_text
 from .lock import locked
 from .outcome import Outcome
-from .summary import encoder_text, evaluation_text, extract_text, index_text, train_text
+from .publishing import publish as publish_bundle
+from .publishing import split_log
+from .steps import Steps
+from .summary import encoder_text, evaluation_text, extract_text, index_text, publish_text, train_text
 
 log = logging.getLogger(__name__)
 
@@ -55,12 +58,12 @@ def train(config: Config) -> Outcome | None:
     with team(config.train.device) as processes:
         if not processes.leads:
             store = open_store(config)
-            dataset = load_dataset(config.interactions, store)
+            dataset = split_log(config, store).dataset
             _train(config, store, dataset, processes)
             return None
         with locked(config.output):
             store = open_store(config)
-            dataset = load_dataset(config.interactions, store)
+            dataset = split_log(config, store).dataset
             report, index = train_and_index(config, store, dataset, processes)
             write_config(config, config.output)
     facts = {"model": report.facts(), "index": index.facts()}
@@ -71,7 +74,7 @@ def evaluate(config: Config) -> Outcome:
     """Metrics of the bundle in the run folder, through its index."""
     with locked(config.output):
         store = open_store(config)
-        report = measure(config, store, load_dataset(config.interactions, store))
+        report = measure(config, store, split_log(config, store).dataset)
     return Outcome(report.evaluation, evaluation_text(report, config.output))
 
 
@@ -80,20 +83,23 @@ def judge(config: Config) -> Outcome:
     do not meet a limit. Those of an encoder that was trained end to end, where the config has one."""
     with locked(config.output):
         store = open_store(config if config.train.encoder == "frozen" else trained_config(config))
-        report = judge_stage(load_dataset(config.interactions, store), store, config.evaluate, config.output)
+        report = judge_stage(split_log(config, store).dataset, store, config.evaluate, config.output)
     check_features(report.facts, config.evaluate.features)
     text = f"{judged_text(report)}\n\n{judged_tables(report.facts)}"
     return Outcome(report.facts, text)
 
 
-def run(config: Config) -> Outcome:
-    """All stages; says of each whether it was reused, and why it was not."""
+def run(config: Config, steps: Steps | None = None, run_id: str | None = None) -> Outcome:
+    """All stages; says of each whether it was reused, and why it was not.
+
+    `steps` does them, by default each once. A run with an id publishes its bundle where the config says so.
+    """
+    steps = steps or Steps()
     lines, facts = [], {}
-    interactions = read_log(
-        config.interactions
-    )  # a log that cannot be used is found before hours of extraction
+    # A log that cannot be used is found before hours of extraction.
+    interactions = steps.do("interactions", lambda: read_log(config.interactions))
     if config.makes_encoder:
-        encoder = make_encoder(config)
+        encoder = steps.do("encoder", lambda: make_encoder(config))
         lines.append(encoder.text)
         facts |= encoder.facts
         if not config.reads_made_encoder:
@@ -105,24 +111,40 @@ def run(config: Config) -> Outcome:
             )
     if config.catalog is not None or config.extract.foreign:
         with locked(config.features):
-            features = bring_up_to_date(config)
+            features = steps.do("features", lambda: bring_up_to_date(config))
         lines.append(extract_text(features, config.features))
         facts["features"] = features.facts()
     with locked(config.output):
         store = open_store(config)
-        dataset = load_dataset(config.interactions, store, interactions)
+        split = split_log(config, store, interactions)
         if config.evaluate.features.has_gate:
-            judged = judge_stage(dataset, store, config.evaluate, config.output)
+            judged = steps.do(
+                "judged", lambda: judge_stage(split.dataset, store, config.evaluate, config.output)
+            )
             check_features(judged.facts, config.evaluate.features)
             lines.append(judged_text(judged))
             facts["judged"] = judged.facts
-        model, index = train_and_index(config, store, dataset)
-        evaluation = measure(config, store, dataset)
+        model, index = train_and_index(config, store, split.dataset, steps=steps)
+        evaluation = steps.do("evaluation", lambda: measure(config, store, split.dataset))
         write_config(config, config.output)
-    lines += [train_text(model, config.output), index_text(index, config.output)]
-    lines.append(evaluation_text(evaluation, config.output))
-    facts |= {"model": model.facts(), "index": index.facts(), "evaluation": evaluation.evaluation}
+        lines += [train_text(model, config.output), index_text(index, config.output)]
+        lines.append(evaluation_text(evaluation, config.output))
+        facts |= {"model": model.facts(), "index": index.facts(), "evaluation": evaluation.evaluation}
+        if config.publish is not None and run_id is not None:
+            published = steps.do("publish", lambda: publish_bundle(config, split, store, run_id))
+            lines.append(publish_text(published, config.published))
+            facts["published"] = published.facts()
     return Outcome(facts, "\n".join(lines))
+
+
+def publish(config: Config, force: bool = False) -> Outcome:
+    """Publish the run folder as it is; `force` publishes also what the gate refuses, or was rolled back."""
+    if config.publish is None:
+        raise ConfigError("nothing to publish: the config has no [publish] section; an empty one will do")
+    with locked(config.output):
+        store = open_store(config)
+        report = publish_bundle(config, split_log(config, store), store, force=force)
+    return Outcome(report.facts(), publish_text(report, config.published))
 
 
 def make_encoder(config: Config, processes: Team | None = None) -> Outcome:
@@ -163,14 +185,19 @@ def open_store(config: Config) -> FeatureStore | None:
 
 
 def train_and_index(
-    config: Config, store: FeatureStore | None, dataset: Dataset, processes: Team | None = None
+    config: Config,
+    store: FeatureStore | None,
+    dataset: Dataset,
+    processes: Team | None = None,
+    steps: Steps | None = None,
 ) -> tuple[TrainReport, IndexReport]:
+    steps = steps or Steps()
     remove_stale_temporaries(config.output)
-    report = _train(config, store, dataset, processes)
+    report = steps.do("model", lambda: _train(config, store, dataset, processes))
     if config.train.encoder == "end-to-end":
-        bring_up_to_date(trained_config(config))
-    index = build(config.output / "model", config.output / "index", config.index)
-    return report, index
+        steps.do("features-end-to-end", lambda: bring_up_to_date(trained_config(config)))
+    places = config.output / "model", config.output / "index"
+    return report, steps.do("index", lambda: build(*places, config.index))
 
 
 def item_source(config: Config) -> ItemSource | None:

@@ -16,6 +16,7 @@ from ..stages.extraction.estimate import Estimate
 from ..stages.index import IndexReport
 from ..stages.train import TrainReport
 from .outcome import counts, number, seconds, table
+from .publishing import PublishReport
 
 SPLIT_TITLES = {
     "validation": "validation",
@@ -237,3 +238,24 @@ def _margin(result: Mapping[str, Any], metric: str) -> str:
 
 def _why(changed: Sequence[str]) -> str:
     return "nothing was there before" if list(changed) == ["new"] else f"changed: {', '.join(changed)}"
+
+
+def publish_text(report: PublishReport, folder: Path) -> str:
+    """What became of a bundle, and how it compares with the one before."""
+    if report.up_to_date:
+        return f"published: up to date, {report.id} ({folder})"
+    if report.withdrawn:
+        return f"published: {report.id} stays; this run was rolled back ({folder})"
+    lines = [f"published: {report.id} in {seconds(report.seconds)}; {_why(report.changed)} ({folder})"]
+    for name, figure in report.figures.items():
+        change = figure.get("change") if isinstance(figure, dict) else None
+        if change is not None and change["mean"] is not None:
+            lines.append(
+                f"  probe {name}: {number(figure['published'])} -> {number(figure['new'])} "
+                f"({change['mean']:+.1%})"
+            )
+    lines += [f"  {note}" for note in report.notes]
+    lines += [f"  published by force: {line}" for line in report.broken]
+    if report.pruned:
+        lines.append(f"  removed: {', '.join(report.pruned)}")
+    return "\n".join(lines)

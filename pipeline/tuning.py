@@ -18,7 +18,7 @@ from ..recsys.errors import DivergedError, InputError
 from ..recsys.grids import GRIDS
 from ..recsys.interactions import Dataset
 from ..recsys.models import model_class
-from ..stages.dataset import digest_dataset, digest_store, load_dataset
+from ..stages.dataset import digest_dataset, digest_store
 from ..stages.end_to_end import ACCOUNT, FOLDERS
 from ..stages.lineage import read_lineage
 from ..stages.train import CODE_VERSION, left_out
@@ -26,6 +26,7 @@ from ..stages.train import train as train_stage
 from .config import Config, write_config
 from .lock import locked
 from .outcome import Outcome
+from .publishing import split_log
 from .run import item_source, measure, open_store, train_and_index
 from .space import Choices, Space, parse_space
 from .summary import evaluation_text, index_text, train_text
@@ -50,7 +51,7 @@ def tune(config: Config) -> Outcome:
     space = search_space(config)
     with locked(config.output):
         store = open_store(config)
-        dataset = load_dataset(config.interactions, store)
+        dataset = split_log(config, store).dataset
         repair(tune_folder(config) / "journal.log")
         study = _open_study(config, space, dataset, store)
         _search(config, study, dataset, store)
@@ -149,7 +150,7 @@ def _work(config: Config, study: Study, dataset: Dataset, store: FeatureStore | 
 
 def _worker(config: Config) -> None:
     store = open_store(config)
-    dataset = load_dataset(config.interactions, store)
+    dataset = split_log(config, store).dataset
     _work(config, _open_study(config, search_space(config), dataset, store), dataset, store)
 
 

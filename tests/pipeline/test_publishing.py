@@ -1,0 +1,145 @@
+"""A publish folder over several runs on a log of twelve users and eight items."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from mmrec.features.errors import InputError, QualityGateError
+from mmrec.pipeline import publishing
+from mmrec.pipeline.config import Config, load_config
+from mmrec.pipeline.history import last_current, read_history
+from mmrec.pipeline.publishing import rollback
+from mmrec.pipeline.run import publish, run
+from mmrec.stages.published import PROBE, SEEN, open_published, published_id
+
+LENIENT = ("publish.gate={max_fall = false, max_changed = false, max_coverage_fall = false}",)
+
+
+def config_of(project: Path, *overrides: str) -> Config:
+    return load_config(project / "run.toml", [*(overrides or LENIENT)])
+
+
+def night(project: Path, *overrides: str) -> dict:
+    return run(config_of(project, *overrides), run_id="night").facts["published"]
+
+
+def add_user(project: Path, user: str) -> None:
+    log = pl.read_csv(project / "log.csv")
+    rows = [(user, item, 5) for item in "abcd"]
+    pl.concat([log, pl.DataFrame(rows, log.schema, orient="row")]).write_csv(project / "log.csv")
+
+
+@pytest.fixture
+def project(log_only) -> Path:
+    assert night(log_only)["up_to_date"] is False
+    return log_only
+
+
+def test_what_is_published_is_whole_and_unchanged_runs_do_not_publish(project) -> None:
+    folder = project / "out" / "published"
+    bundle = open_published(folder, verify=True)
+    assert {"model/users.parquet", "index/items.faiss", "evaluation.json", "README.md", PROBE, SEEN} <= set(
+        bundle.account["files"]
+    )
+    again = night(project)
+    assert again["up_to_date"] and again["id"] == bundle.id
+    assert [event["event"] for event in read_history(folder)] == ["published"]
+
+
+def test_the_probe_is_frozen_and_nothing_is_trained_on_it(project) -> None:
+    folder = project / "out" / "published"
+    probe = open_published(folder).table(PROBE)
+    assert probe is not None and len(probe) == 8  # of twelve users, four have less than five
+    add_user(project, "v1")
+    assert night(project)["changed"][0] == "interactions"
+    bundle = open_published(folder)
+    assert bundle.table(PROBE).equals(probe)  # type: ignore[union-attr]
+    seen = bundle.table(SEEN)
+    assert seen is not None and set(probe.iter_rows()) <= set(seen.iter_rows())
+    log = pl.read_csv(project / "log.csv")
+    evaluation = json.loads((bundle.folder / "evaluation.json").read_text())
+    assert evaluation["provenance"]["interactions"]["rows"] == len(log) - len(probe)
+
+
+def test_a_bundle_that_misses_a_floor_is_not_published_unless_forced(project) -> None:
+    folder = project / "out" / "published"
+    before = published_id(folder)
+    add_user(project, "v1")
+    floor = "publish.gate.floors={'recall@3' = 1.0}"
+    with pytest.raises(QualityGateError, match=rf"{before} stays published:\n  recall@3: .* asks for 1"):
+        night(project, floor)
+    assert published_id(folder) == before and read_history(folder)[-1]["event"] == "refused"
+    forced = publish(config_of(project, floor), force=True).facts
+    assert published_id(folder) == forced["id"] != before and len(forced["broken"]) == 1
+
+
+def test_what_was_rolled_back_comes_back_only_by_force_or_in_another_form(project) -> None:
+    folder = project / "out" / "published"
+    first = published_id(folder)
+    add_user(project, "v1")
+    second = night(project)["id"]
+    assert rollback(folder).facts == {"published": first, "withdrawn": second}
+    again = night(project)
+    assert again["withdrawn"] and again["id"] == first == published_id(folder)
+    add_user(project, "v2")
+    third = night(project)
+    assert third["previous"] == first and not third["withdrawn"]
+    rollback(folder, second)
+    assert published_id(folder) == second
+    with pytest.raises(InputError, match=f"is no bundle here; there are {first}, {second}"):
+        rollback(folder, "yesterday")
+
+
+def test_old_bundles_go_but_not_one_that_is_published_or_was_a_moment_ago(project) -> None:
+    folder = project / "out" / "published"
+    first = published_id(folder)
+    keep = (*LENIENT, "publish.keep=2", "publish.keep_hours=0")
+    for user in ("v1", "v2"):
+        add_user(project, user)
+        night(project, *keep[:2])
+    rollback(folder, first)
+    add_user(project, "v3")
+    assert len(night(project, *keep)["pruned"]) == 2  # the two that were never the last but one
+    assert {path.name for path in (folder / "bundles").iterdir()} == {first, published_id(folder)}
+
+
+def test_a_kill_before_the_link_is_set_leaves_the_old_bundle_and_after_it_the_new(
+    project, monkeypatch
+) -> None:
+    folder = project / "out" / "published"
+    first = published_id(folder)
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    add_user(project, "v1")
+    for step in ("point_link", "append_history"):
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(publishing, step, killed)
+            night(project)
+        assert (published_id(folder) == first) == (step == "point_link")
+        open_published(folder, verify=True)
+    assert night(project)["up_to_date"]
+    events = read_history(folder)
+    assert [event["id"] for event in events] == [first, published_id(folder)]
+    assert last_current(events, published_id(folder))[published_id(folder)] == float("inf")
+
+
+def test_damage_is_named_and_the_way_back_stays_open(project) -> None:
+    folder = project / "out" / "published"
+    first = published_id(folder)
+    add_user(project, "v1")
+    bundle = open_published(folder) if night(project) else None
+    assert bundle is not None
+    (bundle.folder / SEEN).write_bytes(b"")
+    with pytest.raises(InputError, match=r"damaged bundle \(seen\.parquet\).*mmrec rollback"):
+        open_published(folder)
+    rollback(folder)
+    assert open_published(folder, verify=True).id == first
+
+
+def test_nothing_is_published_at_first(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError, match="nothing is published here"):
+        open_published(tmp_path)
