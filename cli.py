@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperCommand
 
 from .pipeline.process import settle_process
+from .stages.exchange.names import ExportFormat, ImportFormat
 
 if TYPE_CHECKING:
     from .pipeline.config import Config
@@ -48,7 +49,8 @@ DropUnknown = Annotated[
 
 EXIT_BAD_INPUT, EXIT_FAILURES, EXIT_LOCKED, EXIT_REFUSED, EXIT_INTERRUPTED = 3, 4, 5, 6, 130
 EXIT_PEER_FAILED = EXIT_INTERRUPTED  # torchrun reports the code of the process that failed first
-ALONE = ("extract", "evaluate", "run", "tune", "sweep", "demo")  # commands that write, in one process
+# Commands that write, in one process.
+ALONE = ("extract", "evaluate", "run", "tune", "sweep", "import", "export", "demo")
 
 
 class _ReasonOptional(TyperCommand):
@@ -346,6 +348,51 @@ def inspect(
             _print(inspection.inspect_similarity(folder, worst, temperature, output, verify), json)
         else:
             _print(inspection.inspect(folder, verify), json)
+
+
+@app.command("import", epilog="Example: mmrec import mmrec-toolbox data/baby -o baby")
+def import_(
+    format_: Annotated[ImportFormat, typer.Argument(metavar="FORMAT", help="How the data is laid out.")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Folder with the data.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="New or empty folder, or that of an earlier import."
+        ),
+    ],
+    name: Annotated[
+        str | None, typer.Option("--name", help="Which set is meant, where SOURCE holds several.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Take over another tool's data: catalogue, interactions, features, and a config to run them with."""
+    with _user_errors():
+        from .pipeline import exchange
+
+        _print(exchange.import_data(format_, source, output, name), json)
+
+
+@app.command(epilog="Example: mmrec export recbole runs/tiktok -o dataset/tiktok")
+def export(
+    format_: Annotated[ExportFormat, typer.Argument(metavar="FORMAT", help="How the files are laid out.")],
+    run_: Annotated[Path, typer.Argument(metavar="RUN", help="A run folder.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="New or empty folder, or that of an earlier export."
+        ),
+    ],
+    view: Annotated[
+        list[str] | None,
+        typer.Option("--view", metavar="NAME=VIEW", help="A view, and what it is called there; repeatable."),
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Write a run's splits, features and vectors for another tool."""
+    with _user_errors():
+        from .pipeline import exchange
+
+        _print(exchange.export_run(format_, run_, output, exchange.parse_views(view or [])), json)
 
 
 @app.command(epilog="Example: mmrec demo --output /tmp/shop")

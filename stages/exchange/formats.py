@@ -1,0 +1,26 @@
+"""Which formats there are, and what reads and writes each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeAlias
+
+from . import recbole, toolbox
+from .folder import ImportFolder
+from .names import ExportFormat, ImportFormat
+from .notes import Notes
+from .run_data import RunData
+from .source import Source
+
+Reader: TypeAlias = Callable[[Source, ImportFolder], None]
+Writer: TypeAlias = Callable[[RunData, Path, str, Mapping[str, str]], Notes]  # folder, name of the set, views
+
+READERS: Mapping[ImportFormat, Reader] = {
+    ImportFormat.toolbox: toolbox.read,
+    ImportFormat.recbole: recbole.read,
+}
+WRITERS: Mapping[ExportFormat, Writer] = {
+    ExportFormat.toolbox: toolbox.write,
+    ExportFormat.recbole: recbole.write,
+}
