@@ -215,37 +215,6 @@ def run(
         _print(pipeline.run(_load(config, set_, output, drop_unknown)), json)
 
 
-@app.command(epilog="Example: mmrec tune -c examples/tiktok.toml --trials 30 --workers 2")
-def tune(
-    config: ConfigFile,
-    trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="Trials in all, those of earlier calls included.")
-    ] = None,
-    workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes that train at the same time.")
-    ] = None,
-    set_: Overrides = None,
-    output: Output = None,
-    drop_unknown: DropUnknown = False,
-    json: AsJson = False,
-) -> None:
-    """Search for the best settings on validation, then train and evaluate those: test is read once."""
-    with _user_errors():
-        from .pipeline import tuning
-
-        given = {"trials": trials, "workers": workers}
-        counts = [f"tune.{key}={value}" for key, value in given.items() if value is not None]
-        _print(tuning.tune(_load(config, [*(set_ or []), *counts], output, drop_unknown)), json)
-
-
-@app.command(epilog="Example: mmrec sweep examples/cliper-ablation.toml --set train.epochs=100")
-def sweep(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="TOML file with a base config and a [sweep] section.")
-    ],
-    set_: Overrides = None,
-    output: Output = None,
-    json: AsJson = False,
 @app.command(epilog="Example: mmrec publish -c run.toml --force")
 def publish(
     config: ConfigFile,
@@ -288,6 +257,37 @@ def rollback(
         _print(publishing.rollback(place, to), json)
 
 
+@app.command(epilog="Example: mmrec tune -c examples/tiktok.toml --trials 30 --workers 2")
+def tune(
+    config: ConfigFile,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="Trials in all, those of earlier calls included.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Processes that train at the same time.")
+    ] = None,
+    set_: Overrides = None,
+    output: Output = None,
+    drop_unknown: DropUnknown = False,
+    json: AsJson = False,
+) -> None:
+    """Search for the best settings on validation, then train and evaluate those: test is read once."""
+    with _user_errors():
+        from .pipeline import tuning
+
+        given = {"trials": trials, "workers": workers}
+        counts = [f"tune.{key}={value}" for key, value in given.items() if value is not None]
+        _print(tuning.tune(_load(config, [*(set_ or []), *counts], output, drop_unknown)), json)
+
+
+@app.command(epilog="Example: mmrec sweep examples/cliper-ablation.toml --set train.epochs=100")
+def sweep(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="TOML file with a base config and a [sweep] section.")
+    ],
+    set_: Overrides = None,
+    output: Output = None,
+    json: AsJson = False,
 ) -> None:
     """Run every cell of a grid alike and report them in one table; what is up to date is not run again."""
     with _user_errors():

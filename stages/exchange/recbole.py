@@ -1,4 +1,4 @@
-"""RecBole's atomic files: `.inter`, `.item` and embeddings, tab-separated, with the fields' types in the header.
+"""RecBole's atomic files: `.inter`, `.item` and embeddings, tab-separated, with types in the header.
 
 Types: `token` and `token_seq` are text, `float` a number, `float_seq` numbers between spaces.
 """
@@ -75,7 +75,7 @@ def read(source: Source, target: ImportFolder) -> None:
 
 
 def write(run: RunData, folder: Path, name: str, chosen: Mapping[str, str]) -> Notes:
-    """The splits as benchmark files, the catalogue as .item, the views as .itememb, and what RecBole reads."""
+    """The splits as benchmark files, the catalogue as .item, the views as .itememb, and a config."""
     columns = {"user_id": "token", "item_id": "token"}
     columns |= {known: "float" for known in ("rating", "timestamp") if known in run.log.columns}
     table = run.log.with_columns(seconds(run.log[known]) for known in columns if known == "timestamp")
