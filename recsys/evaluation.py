@@ -15,7 +15,7 @@ from .errors import InputError
 from .holdout import Holdout, hold_out
 from .pairs import Pairs
 from .ranking import Csr, Ranked, rank_exact
-from .segments import POPULARITY, Segment, by_activity, by_popularity
+from .segments import POPULARITY, ItemGroups, Segment, by_activity, by_group, popularity_groups
 
 BLOCK = 4096  # users whose lists are in memory at a time
 
@@ -41,7 +41,7 @@ class Evaluation:
     user_idx: np.ndarray  # (n,) int64
     per_user: dict[str, np.ndarray]  # "recall@20" -> (n,) float64; NaN where a user has no such value
     metrics: dict[str, Estimate]  # empty when no user can be evaluated
-    segments: dict[str, dict[str, Segment]]  # "activity" and "popularity" -> name with range -> segment
+    segments: dict[str, dict[str, Segment]]  # "activity", "popularity", ... -> name with range -> segment
     positives: int
     skipped_users: int
     candidates: int
@@ -104,6 +104,7 @@ def evaluate(
     validation: Pairs | None = None,
     candidates: np.ndarray | None = None,
     features: Mapping[str, np.ndarray] | None = None,
+    groups: Mapping[str, ItemGroups] | None = None,
     block: int = BLOCK,
 ) -> Evaluation:
     """Everything that is measured on one split.
@@ -111,24 +112,23 @@ def evaluate(
     Lists never hold a train item; with `config.mask` = "train+validation", nor an item of `validation`.
     `candidates` (I,) bool are the items that compete (for a cold split: the withheld ones), and the
     catalogue of coverage and Gini; default all. `features` (I, d) by name add intra-list diversity
-    ("ild.NAME@k"). Metrics of the lists as a whole (coverage, gini, ...) have no interval: a resample of
-    users repeats lists, so it has another coverage by construction. Raises InputError as `hold_out` does.
+    ("ild.NAME@k"), `groups` of items by name segments beside "popularity". Metrics of the lists as a whole
+    (coverage, gini, ...) have no interval: a resample of users repeats lists, so it has another coverage by
+    construction. Raises InputError as `hold_out` does.
     """
     also_seen = validation if config.mask == "train+validation" else None
     holdout = hold_out(positives, train, n_users, n_items, also_seen, candidates)
     if holdout.n_users == 0:
         return _evaluation(holdout, {}, {}, {})
-    measured = _measure(search, holdout, config.k, features or {}, block)
+    groups = {"popularity": popularity_groups(holdout.popularity), **(groups or {})}
+    measured = _measure(search, holdout, config.k, features or {}, groups, block)
     estimates = estimate(_ratios(measured.per_user, holdout, config.k), config.bootstrap, config.seed)
     estimates |= _of_exposure(measured.exposure, holdout)
     activity = np.diff(holdout.train.indptr)
     settings = config.bootstrap, config.seed
-    segments = {
-        "activity": by_activity(measured.per_user, activity, holdout.n_positives, *settings),
-        "popularity": by_popularity(
-            measured.recall_in_bin, measured.positives_in_bin, measured.bins, holdout.popularity, *settings
-        ),
-    }
+    segments = {"activity": by_activity(measured.per_user, activity, holdout.n_positives, *settings)}
+    for kind, (recall, positives_in_group) in measured.by_group.items():
+        segments[kind] = by_group(recall, positives_in_group, groups[kind].names, *settings)
     return _evaluation(holdout, measured.per_user, estimates, segments)
 
 
@@ -136,24 +136,28 @@ def evaluate(
 class _Measured:
     per_user: dict[str, np.ndarray]  # name@k -> (n,)
     exposure: dict[int, np.ndarray]  # k -> (I,) int64
-    recall_in_bin: dict[str, np.ndarray]  # recall@k -> (n, bins)
-    positives_in_bin: np.ndarray  # (n, bins)
-    bins: np.ndarray  # (I,)
+    # kind of groups -> recall@k -> (n, groups), and positives (n, groups)
+    by_group: dict[str, tuple[dict[str, np.ndarray], np.ndarray]]
 
 
 def _measure(
-    search: Search, holdout: Holdout, ks: Sequence[int], features: Mapping[str, np.ndarray], block: int
+    search: Search,
+    holdout: Holdout,
+    ks: Sequence[int],
+    features: Mapping[str, np.ndarray],
+    groups: Mapping[str, ItemGroups],
+    block: int,
 ) -> _Measured:
-    bins = metrics.popularity_bins(holdout.popularity)
-    positives_in_bin = _count_by_bin(holdout, bins)
+    positives_in = {kind: _count_by_group(holdout, of_kind) for kind, of_kind in groups.items()}
     of_items = {
         "novelty": metrics.self_information(holdout.popularity, holdout.n_train_users),
         "epc": metrics.popularity_complement(holdout.popularity),
         "arp": holdout.popularity,
-        "aplt": bins >= POPULARITY.index("tail"),
+        "aplt": groups["popularity"].of_item >= POPULARITY.index("tail"),
     }
     exposure = {k: np.zeros(holdout.n_items, dtype=np.int64) for k in ks}
-    per_user, recall_in_bin = [], []
+    per_user: list[dict[str, np.ndarray]] = []
+    recall_in: dict[str, list[dict[str, np.ndarray]]] = {kind: [] for kind in groups}
     for rows, lists in _lists(search, holdout, max(ks), block):
         hits = metrics.find_hits(lists, holdout.user_idx[rows], holdout.positive_keys, holdout.n_items)
         values = metrics.per_user(hits, holdout.n_positives[rows], ks)
@@ -162,10 +166,12 @@ def _measure(
         for name, vectors in features.items():
             values |= _at(f"ild.{name}", ks, metrics.intra_list_diversity(lists, vectors, ks))
         per_user.append(values)
-        recall_in_bin.append(_recall_by_bin(hits, lists, bins, positives_in_bin[rows], ks))
+        for kind, of_kind in groups.items():
+            recall_in[kind].append(_recall_by_group(hits, lists, of_kind, positives_in[kind][rows], ks))
         for k in ks:
             exposure[k] += metrics.exposure(lists[:, :k], holdout.n_items)
-    return _Measured(_concatenate(per_user), exposure, _concatenate(recall_in_bin), positives_in_bin, bins)
+    by_kind = {kind: (_concatenate(recall_in[kind]), positives_in[kind]) for kind in groups}
+    return _Measured(_concatenate(per_user), exposure, by_kind)
 
 
 def _lists(search: Search, holdout: Holdout, k: int, block: int) -> Iterator[tuple[slice, np.ndarray]]:
@@ -175,20 +181,21 @@ def _lists(search: Search, holdout: Holdout, k: int, block: int) -> Iterator[tup
         yield rows, search(holdout.user_idx[rows], k, holdout.exclude[rows], holdout.candidates).items
 
 
-def _count_by_bin(holdout: Holdout, bins: np.ndarray) -> np.ndarray:
-    """(n, bins) positives of every user by the popularity bin of the item."""
+def _count_by_group(holdout: Holdout, groups: ItemGroups) -> np.ndarray:
+    """(n, groups) positives of every user by the group of the item."""
     users = np.searchsorted(holdout.user_idx, holdout.positive_keys // holdout.n_items)
-    cells = users * len(POPULARITY) + bins[holdout.positive_keys % holdout.n_items]
-    return np.bincount(cells, minlength=holdout.n_users * len(POPULARITY)).reshape(-1, len(POPULARITY))
+    width = len(groups.names)
+    cells = users * width + groups.of_item[holdout.positive_keys % holdout.n_items]
+    return np.bincount(cells, minlength=holdout.n_users * width).reshape(-1, width)
 
 
-def _recall_by_bin(
-    hits: np.ndarray, lists: np.ndarray, bins: np.ndarray, positives_in_bin: np.ndarray, ks: Sequence[int]
+def _recall_by_group(
+    hits: np.ndarray, lists: np.ndarray, groups: ItemGroups, positives: np.ndarray, ks: Sequence[int]
 ) -> dict[str, np.ndarray]:
-    """recall@k -> (n, bins): hits in the bin over positives in the bin; NaN where there is none."""
-    in_bin = hits[:, :, None] & (bins[lists][:, :, None] == np.arange(len(POPULARITY)))  # (n, K, bins)
-    found = in_bin.cumsum(axis=1)
-    denominator = np.where(positives_in_bin > 0, positives_in_bin, np.nan)
+    """recall@k -> (n, groups): hits in the group over positives (n, groups) in it; NaN without any."""
+    of_list = groups.of_item[lists][:, :, None] == np.arange(len(groups.names))
+    found = (hits[:, :, None] & of_list).cumsum(axis=1)  # (n, K, groups)
+    denominator = np.where(positives > 0, positives, np.nan)
     return {f"recall@{k}": found[:, k - 1] / denominator for k in ks}
 
 

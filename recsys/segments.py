@@ -1,15 +1,15 @@
-"""An evaluation broken down by the activity of users and by the popularity of what they held out."""
+"""An evaluation broken down by the activity of users, and by groups of the items that they held out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .bootstrap import Estimate, estimate, mean_over_users
-from .metrics import ACCURACY
+from .metrics import ACCURACY, popularity_bins
 
 ACTIVITY = ("low", "mid", "high")
 POPULARITY = ("head", "mid", "tail", "cold")  # as numbered by `metrics.popularity_bins`
@@ -26,6 +26,24 @@ class Segment:
     def as_json(self) -> dict[str, Any]:
         values = {name: value.as_json() for name, value in self.metrics.items()}
         return {"users": self.users, "positives": self.positives, "metrics": values}
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ItemGroups:
+    """A partition of the catalogue that recall is broken down by."""
+
+    names: Sequence[str]
+    of_item: np.ndarray  # (I,) int64: a position in `names`
+
+
+def popularity_groups(popularity: np.ndarray) -> ItemGroups:
+    """ "head (40-90)", "mid (13-39)", "tail (1-12)" and "cold (0)" by train interactions, (I,)."""
+    bins = popularity_bins(popularity)
+    names = [
+        f"{name} ({_span(popularity[bins == position])})" if (bins == position).any() else name
+        for position, name in enumerate(POPULARITY)
+    ]
+    return ItemGroups(names, bins)
 
 
 def by_activity(
@@ -54,27 +72,28 @@ def by_activity(
     return segments
 
 
-def by_popularity(
+def by_group(
     recall: Mapping[str, np.ndarray],
-    positives_in_bin: np.ndarray,
-    bins: np.ndarray,
-    popularity: np.ndarray,
+    positives_in_group: np.ndarray,
+    names: Sequence[str],
     resamples: int,
     seed: int,
 ) -> dict[str, Segment]:
-    """ "tail (1-12)" -> recall on the positives with 1 to 12 train interactions, and so on.
+    """ "tail (1-12)" -> recall on the positives in that group of items, and so on.
 
-    `recall` holds "recall@k" -> (n, 4), one column per bin, `positives_in_bin` is (n, 4); `bins` and
-    `popularity` are (I,). A user's positives in a bin are the denominator; users without any are left out.
+    `recall` holds "recall@k" -> (n, groups), `positives_in_group` is (n, groups). A user's positives in a
+    group are the denominator; users without any are left out, as are groups that nobody has a positive in.
     """
     segments = {}
-    for position, name in enumerate(POPULARITY):
-        members = positives_in_bin[:, position] > 0
+    for position, name in enumerate(names):
+        members = positives_in_group[:, position] > 0
         if not members.any():
             continue
         chosen = {key: values[members, position] for key, values in recall.items()}
-        segments[f"{name} ({_span(popularity[bins == position])})"] = Segment(
-            int(members.sum()), int(positives_in_bin[:, position].sum()), _estimates(chosen, resamples, seed)
+        segments[name] = Segment(
+            int(members.sum()),
+            int(positives_in_group[:, position].sum()),
+            _estimates(chosen, resamples, seed),
         )
     return segments
 

@@ -24,14 +24,16 @@ from ..recsys.evaluation import evaluate as evaluate_split
 from ..recsys.interactions import Dataset
 from ..recsys.models.base import ClosedFormModel
 from ..recsys.ranking import Csr, Ranked
+from ..recsys.segments import ItemGroups
 from .bundle import Bundle, read_bundle
 from .dataset import digest_dataset
 from .index import open_index
 from .lineage import changes, file_sizes, read_lineage
+from .modality_groups import modality_groups
 from .progress import progress_bar
 from .train import build_model, training_data
 
-CODE_VERSION = 1  # raise it when the same model would be measured differently
+CODE_VERSION = 2  # raise it when the same model would be measured differently
 SCHEMA = 1
 # Split of `evaluation.json` -> (split of the data set, whether only its own items compete)
 _COLD = {
@@ -69,10 +71,12 @@ def evaluate(
     _check_same_data(bundle, dataset, folder)
     index, index_facts = open_index(folder / "index", bundle, index_config.device)
     settings = config.model_dump(mode="json", exclude={"memory_mb", "features"})
+    groups = modality_groups(store, dataset.item_ids)
     lineage = {
         "interactions": digest_dataset(dataset),
         "vectors": bundle.config["vectors"],
         "index": digest_json(index_facts["lineage"]),
+        "modalities": digest_json({name: [g.names, g.of_item.tolist()] for name, g in groups.items()}),
         "settings": digest_json([settings, _baseline_settings(train_config, config)]),
         "code": f"evaluate/{CODE_VERSION}",
     }
@@ -87,7 +91,7 @@ def evaluate(
         return index.search(users[user_idx], k, exclude, candidates)
 
     features = _diversity_features(store, dataset, config)
-    splits = _evaluate_splits(bundle.config["model"], through_index, dataset, config, features)
+    splits = _evaluate_splits(bundle.config["model"], through_index, dataset, config, features, groups)
     baselines = {
         name: {
             split: result.split_json()
@@ -125,6 +129,7 @@ def _evaluate_splits(
     dataset: Dataset,
     config: EvaluateConfig,
     features: Mapping[str, np.ndarray] | None = None,
+    groups: Mapping[str, ItemGroups] | None = None,
 ) -> dict[str, Evaluation]:
     """Every split that holds interactions, in the order of evaluation.json."""
     named = {"validation": ("validation", False), "test": ("test", False), **_COLD}
@@ -147,6 +152,7 @@ def _evaluate_splits(
                 validation=dataset.splits["validation"] if split.startswith("test") else None,
                 candidates=candidates,
                 features=features,
+                groups=groups,
             )
             advance()
     return results

@@ -11,6 +11,7 @@ from mmrec.recsys.holdout import hold_out
 from mmrec.recsys.index import build_index
 from mmrec.recsys.pairs import Pairs
 from mmrec.recsys.ranking import Ranked
+from mmrec.recsys.segments import ItemGroups
 
 A, B, C, D, E, X, Y, Z = range(8)
 NOBODY = Pairs(np.empty(0, np.int64), np.empty(0, np.int64))
@@ -189,6 +190,18 @@ def pooled(part, result: Evaluation, test: Pairs, train: Pairs) -> float:
         np.mean([np.mean(found) for found in recall.values()])
     )
     return sum(map(sum, recall.values())) / len(chosen)
+
+
+def test_recall_is_broken_down_by_any_groups_of_items() -> None:
+    train = pairs((0, A), (1, A))
+    search = fixed([B, C], [D, X])  # user 0 held out b, d and e, user 1 x and b
+    groups = {"shape": ItemGroups(["round", "square", "flat"], np.array([0, 0, 1, 1, 1, 0, 2, 2]))}
+    held_out = pairs((0, B), (0, D), (0, E), (1, X), (1, B))
+    result = judged(search, held_out, train, n_items=8, k=(2,), groups=groups)
+    shapes = {name: (part.users, part.positives) for name, part in result.segments["shape"].items()}
+    assert shapes == {"round": (2, 3), "square": (1, 2)}
+    assert result.segments["shape"]["round"].metrics["recall@2"].mean == pytest.approx((1 + 0.5) / 2)
+    assert result.segments["shape"]["square"].metrics["recall@2"].mean == 0
 
 
 def test_activity_segments_part_the_users() -> None:
