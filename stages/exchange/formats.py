@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from . import recbole, toolbox
+from . import amazon, cornac, hm, movielens, recbole, toolbox
 from .folder import ImportFolder
 from .names import ExportFormat, ImportFormat
 from .notes import Notes
@@ -19,8 +19,13 @@ Writer: TypeAlias = Callable[[RunData, Path, str, Mapping[str, str]], Notes]  # 
 READERS: Mapping[ImportFormat, Reader] = {
     ImportFormat.toolbox: toolbox.read,
     ImportFormat.recbole: recbole.read,
+    ImportFormat.cornac: cornac.read,
+    ImportFormat.amazon: amazon.read,
+    ImportFormat.movielens: movielens.read,
+    ImportFormat.hm: hm.read,
 }
 WRITERS: Mapping[ExportFormat, Writer] = {
     ExportFormat.toolbox: toolbox.write,
     ExportFormat.recbole: recbole.write,
+    ExportFormat.cornac: cornac.write,
 }

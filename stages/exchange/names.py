@@ -8,6 +8,10 @@ class ImportFormat(StrEnum):
 
     toolbox = "mmrec-toolbox"
     recbole = "recbole"
+    cornac = "cornac"
+    amazon = "amazon-2023"
+    movielens = "movielens"
+    hm = "hm"
 
 
 class ExportFormat(StrEnum):
@@ -15,3 +19,4 @@ class ExportFormat(StrEnum):
 
     toolbox = "mmrec-toolbox"
     recbole = "recbole"
+    cornac = "cornac"

@@ -15,6 +15,7 @@ from ...features.errors import InputError, first_line
 from ...features.tables import COMPRESSED, check_columns, numeric
 from .streams import opened
 
+_UNFIT = "[\\t\\n\\r]|^\ufeff"  # separators, and a mark that readers take away from a file
 _TO_QUOTE = r'[\t\n\r"]'
 
 
@@ -45,6 +46,16 @@ def write_header(file: BinaryIO, header: Sequence[str]) -> None:
         if any(character in name for character in '\t\n\r"'):
             raise InputError(f"the column {name!r} cannot be named so in a header; rename it")
     file.write(("\t".join(header) + "\n").encode())
+
+
+def write_plain(path: Path, table: pl.DataFrame) -> None:
+    """Tab-separated without header or quotes; InputError for an id that a line cannot hold so."""
+    for column in table:
+        if column.dtype == pl.String:
+            bad = column.filter(column.str.contains(_UNFIT) | (column.str.strip_chars() == ""))
+            if len(bad):
+                raise InputError(f"{column.name} {bad[0]!r} cannot stand in {path.name}, which has no quotes")
+    table.write_csv(path, include_header=False, separator="\t", quote_style="never", null_value="")
 
 
 def append_text(file: BinaryIO, table: pl.DataFrame) -> None:
