@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -51,6 +52,13 @@ EXIT_BAD_INPUT, EXIT_FAILURES, EXIT_LOCKED, EXIT_REFUSED, EXIT_INTERRUPTED = 3, 
 EXIT_PEER_FAILED = EXIT_INTERRUPTED  # torchrun reports the code of the process that failed first
 # Commands that write, in one process.
 ALONE = ("extract", "evaluate", "run", "tune", "sweep", "import", "export", "demo")
+
+
+class Engine(StrEnum):
+    """Who makes the shards of a feature store."""
+
+    local = "local"
+    ray = "ray"
 
 
 class _ReasonOptional(TyperCommand):
@@ -115,6 +123,13 @@ def extract(
             help="Measure a sample; print time, disk and memory for all items, and what to change.",
         ),
     ] = False,
+    engine: Annotated[
+        Engine, typer.Option("--engine", help="This process, or the actors of a Ray cluster.")
+    ] = Engine.local,
+    address: Annotated[
+        str | None,
+        typer.Option("--address", help="With --engine ray: a running cluster, as ray.init takes it."),
+    ] = None,
     set_: Overrides = None,
     output: Output = None,
     json: AsJson = False,
@@ -124,6 +139,10 @@ def extract(
     for alone, option in ((merge, "--merge"), (dry_run, "--dry-run")):
         if alone and ((merge and dry_run) or part is not None or retry_failed is not None):
             raise typer.BadParameter("writes no shards, so it stands alone", param_hint=option)
+    if engine is Engine.ray and (part is not None or merge or dry_run):
+        raise typer.BadParameter("ray makes all shards, and merges them", param_hint="--engine")
+    if engine is Engine.local and address is not None:
+        raise typer.BadParameter("only --engine ray has a cluster to go to", param_hint="--address")
     with _user_errors():
         from .pipeline import extraction
 
@@ -132,6 +151,8 @@ def extract(
             outcome = extraction.merge(loaded)
         elif dry_run:
             outcome = extraction.rehearse(loaded)
+        elif engine is Engine.ray:
+            outcome = extraction.extract_on_ray(loaded, address, retry_failed)
         elif part is not None:
             outcome = extraction.extract_part(loaded, part, retry_failed)
         else:

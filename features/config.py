@@ -87,6 +87,7 @@ class ExtractConfig(BaseModel, frozen=True, extra="forbid"):
     batch_size: Annotated[int, Field(ge=1)] = 256
     shard_rows: Annotated[int, Field(ge=1)] = 2048  # items per Parquet shard: the unit of work and of loss
     workers: Annotated[int, Field(ge=1)] = 2  # decoding processes
+    actors: Annotated[int, Field(ge=1)] | None = None  # of `--engine ray`; one per GPU, or per two cores
     decode_seconds: Annotated[float, Field(gt=0)] = 30.0  # that decoding one picture may take ...
     decode_memory_mb: Annotated[int, Field(ge=64)] = 2048  # ... and MiB, beyond those of an idle process
     max_failures: Annotated[float, Field(ge=0, le=1)] = 0.02  # share of items; past it the job exits with 4

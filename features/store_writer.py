@@ -82,6 +82,10 @@ class FeatureStoreWriter:
         self._live = read_manifest(self.folder) if (self.folder / MANIFEST).exists() else None
         self._live_shards = {shard["file"]: shard for shard in self._live["shards"]} if self._live else {}
         self._done: dict[int, tuple[dict[str, Any], ShardInfo]] = {}
+        self.look_around()
+
+    def look_around(self) -> None:
+        """Learn of shards that other writers have finished."""
         files = {path.name for path in self.folder.glob("part-*.parquet")}
         self._waiting = _by_index(files - self._live_shards.keys())  # finished, but not in the live store
 

@@ -7,6 +7,7 @@ from ..stages.extract import ExtractReport, check_failures
 from ..stages.extract import extract as extract_stage
 from ..stages.extraction.merge import merge as merge_stage
 from ..stages.extraction.parts import Part
+from ..stages.extraction.ray_engine import extract_on_ray as ray_stage
 from ..stages.extraction.rehearsal import rehearse as rehearse_stage
 from ..stages.similarity import check_similarity
 from .config import Config, write_config
@@ -19,6 +20,14 @@ def extract(config: Config, retry: str | None = None) -> Outcome:
     """The feature store of `config`; items that failed for the reason `retry`, or "any", once more."""
     with locked(config.features):
         report = bring_up_to_date(config, retry)
+    return _outcome(report, config)
+
+
+def extract_on_ray(config: Config, address: str | None = None, retry: str | None = None) -> Outcome:
+    """As `extract`, by the Ray cluster at `address`, or one that is started here."""
+    with locked(config.features):
+        report = ray_stage(config.catalog, config.extract, config.features, address, retry)
+        _conclude(config, report)
     return _outcome(report, config)
 
 

@@ -84,6 +84,10 @@ class Meter:
         finally:
             self._begin(step)
 
+    def worked(self) -> dict[str, float]:
+        """Seconds that each step was busy so far."""
+        return self._mark().busy
+
     def lap(self) -> Lap:
         """All that was done so far."""
         return self._between(self._start, self._mark())

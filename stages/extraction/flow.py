@@ -19,11 +19,15 @@ from .stopping import Stop
 log = logging.getLogger(__name__)
 
 
-def meter_of(plan: Plan, items: int) -> Meter:
-    """Of an extraction's steps, in their order."""
-    workers = plan.config.workers
-    crews = {("read",): plan.readers, ("decode", "transform"): workers, ("encode",): 1, ("write",): 1}
-    return Meter("extract", items, crews)
+def meter_of(plan: Plan, items: int, flows: int = 1) -> Meter:
+    """Of the steps of an extraction, in their order, by so many flows side by side."""
+    workers = {
+        ("read",): plan.readers,
+        ("decode", "transform"): plan.config.workers,
+        ("encode",): 1,
+        ("write",): 1,
+    }
+    return Meter("extract", items, {steps: flows * count for steps, count in workers.items()})
 
 
 @dataclass(frozen=True, slots=True)

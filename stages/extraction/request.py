@@ -10,7 +10,8 @@ from ...features.store import FeatureStore
 from ..encoders import weights_request
 
 _EFFORT = (  # how, not what
-    *("device", "batch_size", "shard_rows", "workers", "decode_seconds", "decode_memory_mb", "max_failures"),
+    *("device", "batch_size", "shard_rows", "workers", "actors", "decode_seconds", "decode_memory_mb"),
+    "max_failures",
     *("min_similarity", "similarity_floor", "max_below_floor", "max_mismatched"),
 )
 
