@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from . import amazon, cornac, hm, movielens, recbole, toolbox
+from . import amazon, arrow, cornac, faiss_index, hm, movielens, numpy_files, recbole, toolbox
 from .folder import ImportFolder
 from .names import ExportFormat, ImportFormat
 from .notes import Notes
@@ -23,9 +23,15 @@ READERS: Mapping[ImportFormat, Reader] = {
     ImportFormat.amazon: amazon.read,
     ImportFormat.movielens: movielens.read,
     ImportFormat.hm: hm.read,
+    ImportFormat.parquet: arrow.read_parquet,
+    ImportFormat.arrow: arrow.read_arrow,
 }
 WRITERS: Mapping[ExportFormat, Writer] = {
     ExportFormat.toolbox: toolbox.write,
     ExportFormat.recbole: recbole.write,
     ExportFormat.cornac: cornac.write,
+    ExportFormat.numpy: numpy_files.write,
+    ExportFormat.parquet: arrow.write_parquet,
+    ExportFormat.arrow: arrow.write_arrow,
+    ExportFormat.faiss: faiss_index.write,
 }

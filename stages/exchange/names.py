@@ -12,6 +12,8 @@ class ImportFormat(StrEnum):
     amazon = "amazon-2023"
     movielens = "movielens"
     hm = "hm"
+    parquet = "parquet"
+    arrow = "arrow"
 
 
 class ExportFormat(StrEnum):
@@ -20,3 +22,7 @@ class ExportFormat(StrEnum):
     toolbox = "mmrec-toolbox"
     recbole = "recbole"
     cornac = "cornac"
+    numpy = "numpy"
+    parquet = "parquet"
+    arrow = "arrow"
+    faiss = "faiss"

@@ -57,6 +57,11 @@ class RunData:
     def item_ids(self) -> pl.Series:
         """Of the features, of the model or else of the log, in this order."""
         if self.store is not None:
+            if self.bundle is not None and not self.bundle.item_ids.equals(self.store.item_ids):
+                raise InputError(
+                    f"{self.store.folder} has other items than {self.folder / 'model'}, which was trained "
+                    "before they were extracted; run `mmrec train` first"
+                )
             return self.store.item_ids
         return self.dataset.item_ids if self.bundle is None else self.bundle.item_ids
 
