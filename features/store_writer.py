@@ -200,6 +200,7 @@ class FeatureStoreWriter:
             "failures": ledger,
             "failures_sha256": file_sha256(self.folder / ledger),
             "failed_items": len({failure.item_id for failure in failures}),
+            "failed_reasons": dict(Counter(failure.reason for failure in failures).most_common()),
             "counts": _summed(info.counts for info in infos),
             "stats": stats,
             "libraries": library_versions(_LIBRARIES),

@@ -32,10 +32,10 @@ _LISTS = ("coverage", "novelty", "gini", "arp")
 
 
 def extract_text(report: ExtractReport, folder: Path) -> str:
-    if report.up_to_date:
-        return f"features: up to date, {report.items:,} items reused ({folder})"
     took = seconds(report.seconds)
-    if report.merged:
+    if report.up_to_date:
+        text = f"features: up to date, {report.items:,} items reused ({folder})"
+    elif report.merged:
         text = f"features: {report.shards:,} shards with {report.items:,} items merged in {took} ({folder})"
     else:
         done = f"{report.encoded:,} items new or changed, {report.reused:,} reused in {took}"

@@ -89,7 +89,8 @@ def test_a_store_gives_back_what_was_written(tmp_path: Path) -> None:
     assert store.failures().rows() == [(2, "image.full", "missing", "gone")]
     store.verify()
     manifest = store.manifest
-    assert manifest["space"] == SPACE and manifest["stats"] == {"texts": 3} and manifest["failed_items"] == 1
+    assert manifest["space"] == SPACE and manifest["stats"] == {"texts": 3}
+    assert manifest["failed_items"] == 1 and manifest["failed_reasons"] == {"missing": 1}
     assert manifest["views"]["image.full"] == {"dim": 3, "present": 4}
     assert [shard["file"] for shard in manifest["shards"]] == ["part-00000.parquet", "part-00001.parquet"]
 
