@@ -127,9 +127,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ImageFailure("unreadable", "floating-point pixels have no defined range; save 8 or 16 bits")
     if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, rgba).convert("RGB")
+        rgba = image if image.mode == "RGBA" else image.convert("RGBA")
+        white = Image.new("RGB", image.size, (255, 255, 255))
+        white.paste(rgba, mask=rgba)  # to the grey level what alpha_composite gives, in half the memory
+        return white
     return image.convert("RGB") if image.mode != "RGB" else image.copy()
 
 
