@@ -1,0 +1,139 @@
+"""An extraction that is killed again and again, and what comes of it beside one that is left alone.
+
+    python bench/kill_extract.py ../shared/data/movielens-posters            # 20 kills, the tiny CLIP
+
+Every process is killed by SIGKILL at a random instant (`--seed`), and the next one goes on. The end is equal
+stores, file by file, and no finished shard written twice; exit code 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mmrec.features.files import file_sha256
+
+CONFIG = """
+[catalog]
+items = {items}
+image = "image"
+[extract]
+encoder = "tiny"
+image_views = ["full", "quadrants"]
+text_views = {{ title = "The film is called {{title}}." }}
+shard_rows = {rows}
+max_failures = 1.0
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("catalogue", type=Path, help="folder of items.csv, with columns image and title")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--shard-rows", type=int, default=32)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as work:
+        figures = measure(options, Path(work))
+    print(json.dumps(figures, indent=2))
+    sys.exit(0 if figures["equal"] and not figures["finished_shards_written_again"] else 1)
+
+
+def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
+    items = json.dumps(str(options.catalogue.absolute() / "items.csv"))
+    (work / "run.toml").write_text(CONFIG.format(items=items, rows=options.shard_rows))
+    whole, killed = work / "whole" / "features", work / "killed" / "features"
+    started = time.perf_counter()
+    extraction(work, "whole").wait()
+    seconds = time.perf_counter() - started
+    n_shards = len(shards(whole))
+    rng = np.random.default_rng(options.seed)
+    kills, in_flight, again, survivors = 0, 0, 0, 0
+    while True:
+        before = shards(killed)
+        process = extraction(work, "killed")
+        if kills == options.kills:
+            code = process.wait()
+            again += rewritten(before, shards(killed))
+            break
+        wait_for(process, killed, len(before) + int(rng.integers(0, round(1.8 * n_shards / options.kills))))
+        time.sleep(rng.uniform(0, seconds / 10))
+        process.send_signal(signal.SIGKILL)
+        code = process.wait()
+        kills += code == -signal.SIGKILL
+        survivors += has_survivors(process.pid)
+        in_flight += len(list(killed.glob(".part-*.tmp")))
+        again += rewritten(before, shards(killed))
+        say(f"kill {kills} of {options.kills}: {len(before)} -> {len(shards(killed))} of {n_shards} shards")
+        if code == 0:
+            break
+    return {
+        "shards": n_shards,
+        "killed": kills,
+        "killed_while_a_shard_was_written": in_flight,
+        "kills_survived_by_a_process": survivors,
+        "finished_shards_written_again": again,
+        "last_exit_code": code,
+        "seconds_uninterrupted": round(seconds, 1),
+        "seconds_killed": round(time.perf_counter() - started - seconds, 1),
+        "files_compared": len(checksums(whole)),
+        "equal": checksums(whole) == checksums(killed),
+    }
+
+
+def extraction(work: Path, output: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "mmrec.cli", "--quiet", "extract", "-c", str(work / "run.toml")]
+    return subprocess.Popen(
+        [*command, "-o", str(work / output)], stdout=subprocess.DEVNULL, start_new_session=True
+    )
+
+
+def shards(features: Path) -> dict[str, int]:
+    """When each finished shard was written."""
+    return {path.name: path.stat().st_mtime_ns for path in features.glob("part-*.parquet")}
+
+
+def rewritten(before: dict[str, int], after: dict[str, int]) -> int:
+    """Shards that were finished before and are gone, or written again."""
+    return sum(after.get(file) != written for file, written in before.items())
+
+
+def wait_for(process: subprocess.Popen[bytes], features: Path, count: int) -> None:
+    """Until there are so many shards, or the process has ended."""
+    while process.poll() is None and len(list(features.glob("part-*.parquet"))) < count:
+        time.sleep(0.005)
+
+
+def has_survivors(group: int) -> bool:
+    """Whether any process that the killed one had started is there five seconds later."""
+    until = time.monotonic() + 5
+    while time.monotonic() < until:
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def checksums(features: Path) -> dict[str, str]:
+    return {
+        path.name: file_sha256(path) for path in features.iterdir() if path.suffix in (".parquet", ".json")
+    }
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
