@@ -3,12 +3,15 @@
 import errno
 import json
 import os
+import signal
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from typer.testing import CliRunner
 
 from mmrec.cli import app
+from mmrec.features.files import file_sha256
 from mmrec.pipeline.lock import locked, locked_part
 
 CONFIG = """
@@ -65,6 +68,40 @@ def test_parts_the_whole_and_the_merge_keep_out_of_each_others_way(project) -> N
         assert extract(project, "--shard", "1/2").exit_code == 0
     with locked(features):
         assert extract(project, "--shard", "0/2").exit_code == 5
+
+
+def test_a_second_extraction_exits_with_5_and_touches_nothing(project) -> None:
+    features = project / "out" / "features"
+    features.mkdir(parents=True)
+    with FileLock(features / ".lock"):  # as another process holds it
+        result = extract(project)
+        assert result.exit_code == 5 and "in use by another run" in result.stderr
+        assert [path.name for path in features.iterdir()] == [".lock"]
+
+
+def test_a_signal_exits_with_130_and_what_goes_on_ends_as_if_none_had_come(
+    project, encoder, monkeypatch
+) -> None:
+    lenient = ["--set", "extract.max_failures=1.0"]
+    encode = encoder.encode_images
+
+    def signalled(pixels):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return encode(pixels)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(encoder, "encode_images", signalled)
+        result = extract(project, *lenient)
+    assert result.exit_code == 130 and "finished work is kept" in result.stderr, result.output
+    assert checksums(project / "out").keys() == {"part-00000.parquet"}
+    for output in ("out", "whole"):
+        assert extract(project, *lenient, "-o", str(project / output)).exit_code == 0
+    assert checksums(project / "out") == checksums(project / "whole")
+
+
+def checksums(output: Path) -> dict[str, str]:
+    features = output / "features"
+    return {path.name: file_sha256(path) for path in features.glob("[pfm]*")}
 
 
 @pytest.mark.parametrize(
