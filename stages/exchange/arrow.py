@@ -17,7 +17,7 @@ from ...features.tables import check_columns
 from .folder import ImportFolder
 from .names import ExportFormat, ImportFormat
 from .notes import Notes, read_notes
-from .run_data import RunData
+from .run_data import BLOCK, RunData
 from .source import Source
 
 Opener: TypeAlias = Callable[[Path, pa.Schema], AbstractContextManager[Any]]  # of what has write_table
@@ -105,17 +105,17 @@ def _is_vector(kind: pl.DataType) -> bool:
 
 
 def _items(run: RunData, names: Mapping[str, str]) -> Iterator[pa.Table]:
-    start = 0
     vectors = None if run.bundle is None else run.bundle.vectors.items
-    for views in zip(*(run.blocks(view) for view in names.values()), strict=True) if names else [()]:
-        size = len(views[0][0]) if views else len(run.item_ids)
-        columns = {"item_id": run.item_ids[start : start + size].to_arrow()}
-        for name, (values, present) in zip(names, views, strict=True):
+    views = [list(run.blocks(view)) for view in names.values()]  # of a memory map
+    for start in range(0, len(run.item_ids), BLOCK):
+        part = slice(start, start + BLOCK)
+        columns = {"item_id": run.item_ids[part].to_arrow()}
+        for name, blocks in zip(names, views, strict=True):
+            values, present = blocks[start // BLOCK]
             columns[name] = _vectors(values, pa.array(~present))
         if vectors is not None:
-            columns[VECTOR] = _vectors(vectors[start : start + size])
+            columns[VECTOR] = _vectors(vectors[part])
         yield pa.table(columns)
-        start += size
 
 
 def _vectors(values: np.ndarray, absent: pa.Array | None = None) -> pa.Array:

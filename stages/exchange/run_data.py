@@ -23,7 +23,7 @@ from ..dataset import digest_dataset, load_dataset, read_log
 from .notes import Kind, Notes, kind_of
 
 _FILE_NAME = re.compile(r"\w[\w.+-]*")
-_BLOCK = 2**14  # rows of features in memory at a time
+BLOCK = 2**14  # rows of features in memory at a time
 _MERGED = {"validation_cold": "validation", "test_cold": "test"}  # others know no splits of cold items
 
 
@@ -130,7 +130,7 @@ class RunData:
         )
 
     def blocks(
-        self, view: str, item_ids: pl.Series | None = None, rows: int = _BLOCK
+        self, view: str, item_ids: pl.Series | None = None, rows: int = BLOCK
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The vectors of a view (n, dim) float16 and which are there (n,), block by block, as the store has
         them."""

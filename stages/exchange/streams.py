@@ -21,7 +21,7 @@ _CHUNK = 2**25  # bytes of text parsed at a time
 
 def opened(path: Path) -> BinaryIO:
     """The file's content, decompressed where its name says so."""
-    return cast(BinaryIO, fsspec.open(str(path), "rb", compression="infer").open())
+    return cast(BinaryIO, fsspec.filesystem("file").open(str(path), "rb", compression="infer"))
 
 
 def json_batches(path: Path, schema: Mapping[str, pl.DataType | type[pl.DataType]]) -> Iterator[pl.DataFrame]:
