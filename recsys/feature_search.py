@@ -16,7 +16,8 @@ from torch import Tensor
 
 from .evaluation import Search
 from .pairs import Pairs
-from .ranking import Csr, Ranked, rank_blocks, rank_exact, resolve_device, top_k
+from .ranking import Csr, Ranked, rank_blocks, rank_exact, resolve_device
+from .topk import top_k
 
 Neighbours = tuple[np.ndarray, np.ndarray]  # item_idx (I, k), -1 for none, and cosines (I, k)
 _ROWS = 64  # users whose scores are in memory at a time

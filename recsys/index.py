@@ -19,7 +19,8 @@ import torch
 from .config import IndexConfig
 from .errors import DivergedError, InputError
 from .index_build import build_faiss, indexed_dim, pad
-from .ranking import Csr, Ranked, rank_exact, resolve_device, top_k
+from .ranking import Csr, Ranked, rank_exact, resolve_device
+from .topk import top_k
 
 log = logging.getLogger(__name__)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .modalities import Modality
-from .ranking import top_k
+from .topk import top_k
 
 
 def nearest_items(

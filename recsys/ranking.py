@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,11 +13,13 @@ from scipy import sparse
 from torch import Tensor
 
 from .errors import DivergedError, InputError
+from .pruned import SAFE, PrunedCatalogue, best_dtype, serves
+from .topk import top_k
 
 Csr: TypeAlias = Any  # a scipy.sparse.csr_matrix (scipy ships no types)
 CPU_BLOCK_BYTES = 8 * 2**20  # scores of one block on a CPU: larger blocks fall out of the cache
 CPU_BLOCK_ROWS = 256  # but no fewer users, or reading the items dominates
-GROUP = 16  # items whose maximum stands for them in the first pass of `top_k`
+FEW_USERS = 32  # for fewer, arranging the items costs more than it saves
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,96 @@ def rank_exact(
     DivergedError for vectors that are not finite (or whose products are not), InputError for shapes that
     do not fit together.
     """
-    _check(users, items, k, exclude, candidates)
-    catalogue = np.arange(len(items)) if candidates is None else np.flatnonzero(candidates)
-    if candidates is not None:
-        items = items[catalogue]
-        exclude = None if exclude is None else exclude[:, catalogue]
-    place = resolve_device(device)
-    rows = block_rows(len(catalogue), users.shape[1], memory_mb, place)
-    return rank_blocks(_score_blocks(users, items, rows, place), users.shape[0], catalogue, k, exclude)
+    return ExactRanker(items, candidates, memory_mb, device).rank(users, k, exclude)
+
+
+class ExactRanker:
+    """`rank_exact` for one block of users after the other: what is the same for all of them is made once."""
+
+    def __init__(
+        self,
+        items: np.ndarray,
+        candidates: np.ndarray | None = None,
+        memory_mb: int = 512,
+        device: str = "auto",
+    ) -> None:
+        if candidates is not None and (candidates.dtype != bool or candidates.shape != items.shape[:1]):
+            raise InputError(f"candidates must be a mask of {len(items)} items")
+        self.n_items, self.device, self._memory_mb = len(items), resolve_device(device), memory_mb
+        self._catalogue = np.arange(len(items)) if candidates is None else np.flatnonzero(candidates)
+        self._restricted = candidates is not None
+        self._items = items[self._catalogue] if self._restricted else items
+        self._bound = _largest_entry(items)
+        self._prunes = True
+
+    def rank(self, users: np.ndarray | Csr, k: int, exclude: Csr | None = None) -> Ranked:
+        """The lists of `users` (n, d); arguments, result and errors are those of `rank_exact`."""
+        bound = self._check(users, k, exclude)
+        if exclude is not None and self._restricted:
+            exclude = exclude[:, self._catalogue]
+        if self._may_prune(users, k, bound):
+            return self._rank_pruned(users, k, exclude)
+        return self._rank_all(users, k, exclude)
+
+    def _rank_all(self, users: np.ndarray | Csr, k: int, exclude: Csr | None) -> Ranked:
+        rows = block_rows(len(self._catalogue), users.shape[1], self._memory_mb, self.device)
+        blocks = _score_blocks(users, self._transposed, rows)
+        return rank_blocks(blocks, users.shape[0], self._catalogue, k, exclude)
+
+    def _rank_pruned(self, users: np.ndarray, k: int, exclude: Csr | None) -> Ranked:
+        ranked = Ranked(np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32))
+        found = np.zeros(len(users), bool)
+        rows = self._pruned.rows(self._memory_mb)
+        for start in range(0, len(users), rows):
+            block = slice(start, start + rows)
+            vectors = torch.from_numpy(np.ascontiguousarray(users[block], dtype=np.float32))
+            taken = None if exclude is None else _entries(exclude[block])
+            columns, ranked.scores[block], found[block] = self._pruned.search(vectors, k, taken)
+            ranked.items[block] = np.where(columns >= 0, self._catalogue[columns], -1)
+        rest = np.flatnonzero(~found)
+        if len(rest):
+            again = self._rank_all(users[rest], k, None if exclude is None else exclude[rest])
+            ranked.items[rest], ranked.scores[rest] = again.items, again.scores
+        self._prunes = 2 * len(rest) <= len(users)  # else all that was for nothing
+        return ranked
+
+    def _may_prune(self, users: np.ndarray | Csr, k: int, bound: float) -> bool:
+        return (
+            self._prunes
+            and self.device.type == "cpu"
+            and not sparse.issparse(users)
+            and users.shape[0] >= FEW_USERS
+            and serves(len(self._catalogue), k)
+            and bound < SAFE
+        )
+
+    @cached_property
+    def _transposed(self) -> Tensor:
+        """The items that compete, (d, c)."""
+        return torch.from_numpy(np.ascontiguousarray(self._items.T, dtype=np.float32)).to(self.device)
+
+    @cached_property
+    def _pruned(self) -> PrunedCatalogue:
+        return PrunedCatalogue(torch.from_numpy(np.ascontiguousarray(self._items, np.float32)), best_dtype())
+
+    def _check(self, users: np.ndarray | Csr, k: int, exclude: Csr | None) -> float:
+        """A bound of all scores; raises what `rank_exact` does."""
+        if k < 1:
+            raise InputError(f"a list needs at least one place, got k = {k}")
+        if users.shape[1] != self._items.shape[1]:
+            raise InputError(
+                f"user vectors hold {users.shape[1]} dimensions, item vectors {self._items.shape[1]}"
+            )
+        shape = (users.shape[0], self.n_items)
+        if exclude is not None and exclude.shape != shape:
+            raise InputError(f"the items to exclude cover {exclude.shape} users and items, expected {shape}")
+        bound = _largest_entry(users.data if sparse.issparse(users) else users) * self._bound * users.shape[1]
+        if not bound < float(np.finfo(np.float32).max):  # NaN fails the comparison as well
+            raise DivergedError(
+                "user or item vectors hold NaN, infinite or overflowing values: the model has diverged; "
+                "train again with a lower learning rate"
+            )
+        return bound
 
 
 def rank_blocks(
@@ -71,22 +156,6 @@ def rank_blocks(
         ranked.items[block, :width] = np.where(found, catalogue[columns.cpu().numpy()], -1)
         ranked.scores[block, :width] = values.cpu().numpy()
     return ranked
-
-
-def top_k(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """(values, columns), both (b, k), k <= columns: descending, ties by lower column, also at the cut."""
-    width = scores.shape[1]
-    values, columns = _largest(scores, min(k + 1, width))  # the spare column shows a tie at the cut
-    if k < width:
-        threshold = values[:, k - 1]
-        cut = torch.nonzero((threshold == values[:, k]) & (threshold > -torch.inf)).squeeze(1)
-        values, columns = values[:, :k].clone(), columns[:, :k].clone()
-        if len(cut) > 0:
-            columns[cut] = _lowest_columns_at_cut(scores[cut], threshold[cut], k)
-            values[cut] = scores[cut].gather(1, columns[cut])
-    columns, order = columns.sort(dim=1)  # then a stable sort by score leaves ties in column order
-    values, order = values.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return values, columns.gather(1, order)
 
 
 def resolve_device(device: str) -> torch.device:
@@ -116,45 +185,15 @@ def block_rows(n_items: int, dim: int, memory_mb: int, device: torch.device) -> 
     return max(1, rows)
 
 
-def _largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """torch.topk, on a wide matrix by way of groups: the k largest lie in the k groups of largest maxima."""
-    rows, width = scores.shape
-    groups = width // GROUP
-    if groups < 4 * k:
-        return scores.topk(k, dim=1)
-    grouped = scores[:, : groups * GROUP].unflatten(1, (GROUP, groups))  # group g: columns g, g + groups, ...
-    best = grouped.amax(dim=1).topk(k, dim=1, sorted=False).indices  # (b, k)
-    steps = torch.arange(GROUP, device=scores.device) * groups
-    columns = (best.unsqueeze(2) + steps).flatten(1)  # (b, k * GROUP)
-    rest = torch.arange(groups * GROUP, width, device=scores.device).expand(rows, -1)
-    columns = torch.cat([columns, rest], dim=1)
-    values, order = scores.gather(1, columns).topk(k, dim=1)
-    return values, columns.gather(1, order)
-
-
-def _lowest_columns_at_cut(scores: Tensor, threshold: Tensor, k: int) -> Tensor:
-    """(b, k) columns: all above the threshold, filled with the lowest columns that equal it."""
-    above = scores > threshold.unsqueeze(1)
-    tied = scores == threshold.unsqueeze(1)
-    room = k - above.sum(dim=1, keepdim=True)
-    chosen = above | (tied & (tied.cumsum(dim=1, dtype=torch.int32) <= room))
-    return chosen.nonzero()[:, 1].view(-1, k)
-
-
-def _score_blocks(
-    users: Any, items: np.ndarray, rows: int, device: torch.device
-) -> Iterator[tuple[int, Tensor]]:
-    """(first user, scores (b, I) float32) for consecutive blocks of users."""
-    transposed = np.ascontiguousarray(items.T, dtype=np.float32)  # (d, I)
-    if sparse.issparse(users) and device.type == "cpu":
-        for start in range(0, users.shape[0], rows):
-            yield start, torch.from_numpy(users[start : start + rows].astype(np.float32) @ transposed)
-        return
-    right = torch.from_numpy(transposed).to(device)
+def _score_blocks(users: Any, right: Tensor, rows: int) -> Iterator[tuple[int, Tensor]]:
+    """(first user, scores (b, I) float32) for consecutive blocks of users and items (d, I)."""
     for start in range(0, users.shape[0], rows):
         block = users[start : start + rows]
+        if sparse.issparse(block) and right.device.type == "cpu":
+            yield start, torch.from_numpy(block.astype(np.float32) @ right.numpy())
+            continue
         dense = np.ascontiguousarray(block.toarray() if sparse.issparse(block) else block, dtype=np.float32)
-        yield start, torch.from_numpy(dense).to(device) @ right
+        yield start, torch.from_numpy(dense).to(right.device) @ right
 
 
 def _mask(scores: Tensor, exclude: Csr) -> None:
@@ -162,27 +201,13 @@ def _mask(scores: Tensor, exclude: Csr) -> None:
     scores.view(-1)[torch.from_numpy(flat).to(scores.device)] = -torch.inf
 
 
-def _check(
-    users: Any,
-    items: np.ndarray,
-    k: int,
-    exclude: Csr | None,
-    candidates: np.ndarray | None,
-) -> None:
-    if k < 1:
-        raise InputError(f"a list needs at least one place, got k = {k}")
-    if users.shape[1] != items.shape[1]:
-        raise InputError(f"user vectors hold {users.shape[1]} dimensions, item vectors {items.shape[1]}")
-    shape = (users.shape[0], items.shape[0])
-    if exclude is not None and exclude.shape != shape:
-        raise InputError(f"the items to exclude cover {exclude.shape} users and items, expected {shape}")
-    if candidates is not None and (candidates.dtype != bool or candidates.shape != shape[1:]):
-        raise InputError(f"candidates must be a mask of {shape[1]} items")
-    values = users.data if sparse.issparse(users) else users
-    if values.size and items.size:  # no product can exceed this bound; NaN fails the comparison as well
-        bound = float(np.abs(values).max()) * float(np.abs(items).max()) * users.shape[1]
-        if not bound < float(np.finfo(np.float32).max):
-            raise DivergedError(
-                "user or item vectors hold NaN, infinite or overflowing values: the model has diverged; "
-                "train again with a lower learning rate"
-            )
+def _entries(exclude: Csr) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns of the entries, sorted by both."""
+    exclude = exclude if exclude.has_sorted_indices else exclude.sorted_indices()
+    rows = np.repeat(np.arange(exclude.shape[0]), np.diff(exclude.indptr))
+    return rows, exclude.indices.astype(np.int64)
+
+
+def _largest_entry(values: np.ndarray) -> float:
+    """The largest absolute value, without a copy of all of them; NaN where there is one."""
+    return max(abs(float(values.max())), abs(float(values.min()))) if values.size else 0.0
