@@ -22,6 +22,7 @@ import numpy as np
 
 from mmrec.features.files import file_sha256
 
+MARK = "MMREC_KILLED"  # in the environment of a process and all that it starts
 CONFIG = """
 [catalog]
 items = {items}
@@ -45,7 +46,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         figures = measure(options, Path(work))
     print(json.dumps(figures, indent=2))
-    sys.exit(0 if figures["equal"] and not figures["finished_shards_written_again"] else 1)
+    lost = figures["finished_shards_written_again"] or figures["kills_survived_by_a_process"]
+    sys.exit(0 if figures["equal"] and not lost else 1)
 
 
 def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
@@ -53,7 +55,10 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
     (work / "run.toml").write_text(CONFIG.format(items=items, rows=options.shard_rows))
     whole, killed = work / "whole" / "features", work / "killed" / "features"
     started = time.perf_counter()
-    extraction(work, "whole").wait()
+    process = extraction(work, "whole")
+    wait_for(process, whole, 1)
+    start = time.perf_counter() - started
+    process.wait()
     seconds = time.perf_counter() - started
     n_shards = len(shards(whole))
     rng = np.random.default_rng(options.seed)
@@ -65,12 +70,16 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
             code = process.wait()
             again += rewritten(before, shards(killed))
             break
-        wait_for(process, killed, len(before) + int(rng.integers(0, round(1.8 * n_shards / options.kills))))
-        time.sleep(rng.uniform(0, seconds / 10))
+        if rng.random() < 0.25:  # while it looks for what is there
+            time.sleep(rng.uniform(0, start))
+        else:
+            most = max(round(1.6 * n_shards / options.kills), 2)  # so that the kills reach the last shards
+            wait_for(process, killed, len(before) + int(rng.integers(1, most)))
+            time.sleep(rng.uniform(0, 2 * (seconds - start) / n_shards))
         process.send_signal(signal.SIGKILL)
         code = process.wait()
         kills += code == -signal.SIGKILL
-        survivors += has_survivors(process.pid)
+        survivors += has_survivors(f"{MARK}={work}/killed")
         in_flight += len(list(killed.glob(".part-*.tmp")))
         again += rewritten(before, shards(killed))
         say(f"kill {kills} of {options.kills}: {len(before)} -> {len(shards(killed))} of {n_shards} shards")
@@ -93,7 +102,9 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
 def extraction(work: Path, output: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "mmrec.cli", "--quiet", "extract", "-c", str(work / "run.toml")]
     return subprocess.Popen(
-        [*command, "-o", str(work / output)], stdout=subprocess.DEVNULL, start_new_session=True
+        [*command, "-o", str(work / output)],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, MARK: str(work / output)},
     )
 
 
@@ -113,16 +124,25 @@ def wait_for(process: subprocess.Popen[bytes], features: Path, count: int) -> No
         time.sleep(0.005)
 
 
-def has_survivors(group: int) -> bool:
+def has_survivors(mark: str) -> bool:
     """Whether any process that the killed one had started is there five seconds later."""
     until = time.monotonic() + 5
-    while time.monotonic() < until:
-        try:
-            os.killpg(group, 0)
-        except ProcessLookupError:
-            return False
+    while marked(mark):
+        if time.monotonic() > until:
+            return True
         time.sleep(0.01)
-    return True
+    return False
+
+
+def marked(mark: str) -> bool:
+    """Whether a process lives that has inherited the mark."""
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if mark.encode() in environment.read_bytes():
+                return True
+        except OSError:  # it has just ended, or is somebody else's
+            continue
+    return False
 
 
 def checksums(features: Path) -> dict[str, str]:

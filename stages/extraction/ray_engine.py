@@ -6,7 +6,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def extract_on_ray(
 
 def _hand_out(ray: Any, given: tuple[Any, ...], plan: Plan, stop: Stop, report: ExtractReport) -> None:
     """Have every shard made by some actor, until a signal comes."""
-    actors, resources = _actors(ray, given[1])
+    actors, resources = share_out(ray.cluster_resources(), given[1])
     log.info("extract: %d shards for %d actors of Ray, %s each", plan.n_shards, actors, _listed(resources))
     shards = [{"shard": shard} for shard in range(plan.n_shards)]
     meter = meter_of(plan, report.items, actors)
@@ -99,11 +99,11 @@ def _hand_out(ray: Any, given: tuple[Any, ...], plan: Plan, stop: Stop, report: 
         log.info("extract: %d items in %s; %s", report.items, duration(report.pace.seconds), report.pace)
 
 
-def _actors(ray: Any, config: ExtractConfig) -> tuple[int, dict[str, int]]:
-    """How many there shall be, and what each takes; InputError for more than the cluster has room for."""
-    there = {kind: int(count) for kind, count in ray.cluster_resources().items() if kind in ("GPU", "CPU")}
-    gpus = there.get("GPU", 0) if config.device != "cpu" else 0
-    total = gpus or there.get("CPU", 0)
+def share_out(resources: Mapping[str, float], config: ExtractConfig) -> tuple[int, dict[str, int]]:
+    """How many actors a cluster of such resources gets, and what each takes; InputError for more than it has
+    room for."""
+    gpus = int(resources.get("GPU", 0)) if config.device != "cpu" else 0
+    total = gpus or int(resources.get("CPU", 0))
     actors = config.actors or gpus or max(total // _CORES, 1)
     if actors > total:
         kind = "GPUs" if gpus else "cores"

@@ -13,7 +13,10 @@ import pytest
 from typer.testing import CliRunner
 
 from mmrec.cli import app
+from mmrec.features.config import ExtractConfig
+from mmrec.features.errors import InputError
 from mmrec.features.files import file_sha256
+from mmrec.stages.extraction.ray_engine import share_out
 
 SHARDS, ROWS = 12, 8
 CONFIG = f"""
@@ -132,6 +135,25 @@ def test_a_signal_lets_shards_in_flight_be_finished_and_exits_with_130(mall) -> 
     assert 1 <= len(list(features.glob("part-*.parquet"))) < SHARDS
     assert not list(features.glob(".*.tmp")) and not (features / "manifest.json").exists()
     assert locally(mall, "ray") == locally(mall, "whole")
+
+
+@pytest.mark.parametrize(
+    ("resources", "settings", "expected"),
+    [
+        ({"CPU": 16.0, "GPU": 2.0}, {}, (2, {"num_gpus": 1})),
+        ({"CPU": 16.0, "GPU": 2.0}, {"actors": 1}, (1, {"num_gpus": 1})),
+        ({"CPU": 16.0, "GPU": 2.0}, {"device": "cpu"}, (8, {"num_cpus": 2})),
+        ({"CPU": 3.0}, {"actors": 2}, (2, {"num_cpus": 1})),
+        ({"CPU": 1.0}, {}, (1, {"num_cpus": 1})),
+    ],
+)
+def test_an_actor_has_a_gpu_or_two_cores(resources, settings, expected) -> None:
+    assert share_out(resources, ExtractConfig(**settings)) == expected
+
+
+def test_more_actors_than_there_is_room_for_are_refused() -> None:
+    with pytest.raises(InputError, match="actors = 3, but the Ray cluster has 2 GPUs"):
+        share_out({"CPU": 16.0, "GPU": 2.0}, ExtractConfig(actors=3))
 
 
 @pytest.mark.parametrize(
