@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -48,10 +49,15 @@ DropUnknown = Annotated[
     bool, typer.Option("--drop-unknown", help="Drop interactions with items that are not in the catalogue.")
 ]
 
-EXIT_BAD_INPUT, EXIT_FAILURES, EXIT_LOCKED, EXIT_REFUSED, EXIT_INTERRUPTED = 3, 4, 5, 6, 130
-EXIT_PEER_FAILED = EXIT_INTERRUPTED  # torchrun reports the code of the process that failed first
 # Commands that write, in one process.
-ALONE = ("extract", "evaluate", "run", "tune", "sweep", "import", "export", "demo")
+ALONE = ("extract", "evaluate", "run", "tune", "sweep", "import", "export", "report", "demo")
+
+
+class LogFormat(StrEnum):
+    """What is written to stderr."""
+
+    text = "text"
+    json = "json"
 
 
 class Engine(StrEnum):
@@ -79,6 +85,10 @@ def main(
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Log warnings and errors only.")] = False,
+    log_format: Annotated[
+        LogFormat,
+        typer.Option("--log-format", envvar="MMREC_LOG_FORMAT", help="Log lines for people, or a JSON each."),
+    ] = LogFormat.text,
 ) -> None:
     if version:
         from importlib.metadata import version as installed
@@ -90,7 +100,8 @@ def main(
         raise typer.Exit
     settle_process()
     rank = _rank(context.invoked_subcommand)
-    _start_logging(logging.DEBUG if verbose else logging.WARNING if quiet or rank else logging.INFO)
+    level = logging.DEBUG if verbose else logging.WARNING if quiet or rank else logging.INFO
+    _start_logging(level, log_format is LogFormat.json)
 
 
 @app.command(
@@ -231,7 +242,16 @@ def run(
 ) -> None:
     """Run all stages in order and skip what is up to date: the command that a scheduler calls."""
     with _user_errors():
-        from .pipeline import run as pipeline
+        from .pipeline import nightly
+
+        _print(nightly.nightly(_load(config, set_, output, drop_unknown), config), json)
+
+
+@app.command(epilog="Example: mmrec status -c run.toml --json")
+def status(config: ConfigFile, set_: Overrides = None, output: Output = None, json: AsJson = False) -> None:
+    """Show what is up to date, stale or missing and why, who is at work, and how the last runs ended."""
+    with _user_errors():
+        from .pipeline import status as overview
 
         _print(pipeline.run(_load(config, set_, output, drop_unknown)), json)
 
@@ -313,11 +333,12 @@ def sweep(
     """Run every cell of a grid alike and report them in one table; what is up to date is not run again."""
     with _user_errors():
         from .pipeline import sweep as pipeline
+        from .pipeline.exit_codes import FAILURES
 
         outcome = pipeline.sweep(file, set_ or [], output)
         _print(outcome, json)
     if outcome.facts["failed"]:
-        raise typer.Exit(EXIT_FAILURES)
+        raise typer.Exit(FAILURES)
 
 
 @app.command(epilog="Example: mmrec compare runs/lightgcn runs/freedom --metric recall@20 --json")
@@ -476,10 +497,10 @@ def _print(outcome: Outcome, as_json: bool) -> None:
         typer.echo(outcome.text)
 
 
-def _start_logging(level: int) -> None:
+def _start_logging(level: int, as_json: bool) -> None:
     from .stages.progress import log_handler
 
-    logging.basicConfig(level=logging.WARNING, handlers=[log_handler()], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[log_handler(as_json)], force=True)
     logging.getLogger("mmrec").setLevel(level)
 
 
@@ -497,17 +518,13 @@ def _user_errors() -> Iterator[None]:
     try:
         yield
     except (FeaturesInputError, RecsysInputError, OSError) as error:
-        _fail(_describe(error), EXIT_BAD_INPUT)
-    except TooManyFailuresError as error:
-        _fail(str(error), EXIT_FAILURES)
-    except QualityGateError as error:
-        _fail(str(error), EXIT_REFUSED)
-    except LockedError as error:
-        _fail(str(error), EXIT_LOCKED)
-    except KeyboardInterrupt:
-        _fail("interrupted; finished work is kept, run the same command to go on", EXIT_INTERRUPTED)
-    except PeerFailed:  # it has said why
-        raise typer.Exit(EXIT_PEER_FAILED) from None
+        _fail(_describe(error), exit_code(error))
+    except (TooManyFailuresError, QualityGateError, LockedError, TimeLimitError) as error:
+        _fail(str(error), exit_code(error))
+    except KeyboardInterrupt as error:
+        _fail("interrupted; finished work is kept, run the same command to go on", exit_code(error))
+    except PeerFailed as error:  # it has said why
+        raise typer.Exit(exit_code(error)) from None
     finally:
         signal.signal(signal.SIGTERM, previous)
 
@@ -520,11 +537,20 @@ def _describe(error: Exception) -> str:
     return str(error)
 
 
+    if as_json:  # a bug's traceback too
+        sys.excepthook = lambda *error: logging.getLogger("mmrec").critical("%s", error[1], exc_info=error)
 def _fail(message: str, code: int) -> NoReturn:
-    for line in message.splitlines():
-        typer.echo(f"error: {line}", err=True)
+    from .stages.progress import logs_json
+
+    if logs_json():
+        logging.getLogger("mmrec").error("%s", message)
+    else:
+        for line in message.splitlines():
+            typer.echo(f"error: {line}", err=True)
     raise typer.Exit(code)
 
 
 if __name__ == "__main__":  # torchrun -m mmrec.cli
+    from .pipeline.deadline import TimeLimitError
+    from .pipeline.exit_codes import exit_code
     app()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -19,6 +17,7 @@ from ..stages.dataset import load_dataset
 from ..stages.lineage import read_lineage
 from ..stages.train import train_lineage
 from .config import Config, write_config
+from .resources import peak_memory
 from .run import measure, open_store, train_and_index
 from .workers import in_processes
 
@@ -67,7 +66,7 @@ def _work(config: Config, key: str) -> None:
     facts = _json(config.output / "model" / "config.json")
     metrics = _json(config.output / "model" / "metrics.json")
     earlier = _read(config.output) if report.up_to_date else None
-    cost = {"seconds": time.perf_counter() - started, **_peak_memory()}
+    cost = {"seconds": time.perf_counter() - started, **peak_memory()}
     if report.up_to_date:  # this process has not trained
         cost = (earlier or {}).get("cost", {"seconds": None, "peak_memory_mb": None})
     account = {
@@ -80,25 +79,6 @@ def _work(config: Config, key: str) -> None:
         "cost": cost,
     }
     write_json(config.output / ACCOUNT, account)
-
-
-def _peak_memory() -> dict[str, float]:
-    """Of this process, libraries included, and on the GPU where it has used one; in MB of 2^20 bytes."""
-    import torch
-
-    found = {"peak_memory_mb": _peak_resident_mb()}
-    if torch.cuda.is_available() and torch.cuda.is_initialized():
-        found["peak_gpu_memory_mb"] = torch.cuda.max_memory_allocated() / 2**20
-    return found
-
-
-def _peak_resident_mb() -> float:
-    status = Path("/proc/self/status")
-    if status.exists():  # Linux, where `getrusage` starts from the peak of the parent
-        peak = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(peak.split()[1]) / 2**10
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def _read(folder: Path) -> dict[str, Any] | None:

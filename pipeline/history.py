@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,10 +74,10 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
 
 
-def new_id(folder: Path) -> str:
-    """A name in `folder` that is not taken: the time in UTC, `20261121T030000Z`, or that with `-2`."""
+def new_id(folder: Path, taken: Collection[str] = ()) -> str:
+    """A name neither in `folder` nor in `taken`: the time in UTC, `20261121T030000Z`, or with `-2`."""
     stamp = datetime.datetime.now(datetime.UTC).strftime("%Y%m%dT%H%M%SZ")
     number = 1
-    while (folder / (name := stamp if number == 1 else f"{stamp}-{number}")).exists():
+    while (folder / (name := stamp if number == 1 else f"{stamp}-{number}")).exists() or name in taken:
         number += 1
     return name

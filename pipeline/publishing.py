@@ -218,7 +218,7 @@ def _put_out(
 ) -> PublishReport:
     """Write the bundle, and only then point the link at it."""
     (folder / BUNDLES).mkdir(parents=True, exist_ok=True)
-    identifier = new_id(folder / BUNDLES)
+    identifier = new_id(folder / BUNDLES, [happened["id"] for happened in read_history(folder)])
     gate = {"figures": verdict.figures, "notes": verdict.notes, "broken": verdict.broken}
     happened = event(PUBLISHED, identifier, digest_json(candidate.lineage), run=run_id)
     facts = {"id": identifier, "created": happened["time"], "run": run_id, "gate": gate}

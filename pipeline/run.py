@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import logging
 
+import polars as pl
+
+from ..features.catalog import read_catalog
 from ..features.files import remove_stale_temporaries
+from ..features.sources.listing import list_shards
 from ..features.store import FeatureStore
+from ..recsys.cleaning import clean
 from ..recsys.interactions import Dataset
 from ..recsys.parallel import team
 from ..recsys.team import Team
@@ -96,8 +101,7 @@ def run(config: Config, steps: Steps | None = None, run_id: str | None = None) -
     """
     steps = steps or Steps()
     lines, facts = [], {}
-    # A log that cannot be used is found before hours of extraction.
-    interactions = steps.do("interactions", lambda: read_log(config.interactions))
+    interactions = steps.do("interactions", lambda: _checked_log(config))
     if config.makes_encoder:
         encoder = steps.do("encoder", lambda: make_encoder(config))
         lines.append(encoder.text)
@@ -135,6 +139,15 @@ def run(config: Config, steps: Steps | None = None, run_id: str | None = None) -
             lines.append(publish_text(published, config.published))
             facts["published"] = published.facts()
     return Outcome(facts, "\n".join(lines))
+
+
+def _checked_log(config: Config) -> pl.DataFrame:
+    """The log, checked against the catalogue before hours of extraction, and before the feature store forgets
+    the items that a catalogue lacks because it was cut off."""
+    table = read_log(config.interactions)
+    if config.catalog is not None and config.interactions and not list_shards(config.catalog.items):
+        clean(table, read_catalog(config.catalog).item_ids, config.interactions)
+    return table
 
 
 def publish(config: Config, force: bool = False) -> Outcome:

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..features.errors import InputError as FeaturesInputError
 from ..recsys.errors import InputError
-from ..stages.progress import log_handler
+from ..stages.progress import log_handler, logs_json
 from .process import keep_memory
 
 
@@ -25,13 +25,13 @@ def in_processes(work: Callable[..., None], arguments: tuple[Any, ...], count: i
     others are ended. A process whose parent is killed ends by itself.
     """
     context = multiprocessing.get_context("spawn")  # a fork would share the threads of torch
-    level = logging.getLogger("mmrec").level
+    logs = logging.getLogger("mmrec").level, logs_json()
     running: dict[Connection, BaseProcess] = {}
     processes: list[BaseProcess] = []
     try:
         for _ in range(count):
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_process, args=(work, arguments, count, sender, level))
+            process = context.Process(target=_process, args=(work, arguments, count, sender, logs))
             process.start()
             processes.append(process)
             sender.close()  # so that the end of the process is the end of the pipe
@@ -62,14 +62,19 @@ def _check(receiver: Connection, process: BaseProcess) -> None:
 
 
 def _process(
-    work: Callable[..., None], arguments: tuple[Any, ...], count: int, sender: Connection, level: int
+    work: Callable[..., None],
+    arguments: tuple[Any, ...],
+    count: int,
+    sender: Connection,
+    logs: tuple[int, bool],
 ) -> None:
+    level, as_json = logs
     keep_memory()
     import torch
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and ends its workers
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    logging.basicConfig(level=logging.WARNING, handlers=[log_handler()], force=True)
+    logging.basicConfig(level=logging.WARNING, handlers=[log_handler(as_json)], force=True)
     logging.getLogger("mmrec").setLevel(level)
     torch.set_num_threads(max(1, torch.get_num_threads() // count))
     try:

@@ -38,11 +38,7 @@ def build(model_folder: Path, folder: Path, config: IndexConfig) -> IndexReport:
     """Write items.faiss and index.json to `folder`, unless an equal index is there already."""
     recover_folder(folder)
     bundle = read_bundle(model_folder)
-    lineage = {
-        "vectors": bundle.config["vectors"],
-        "settings": digest_json(config.model_dump(mode="json", exclude={"device"})),
-        "code": f"index/{CODE_VERSION}",
-    }
+    lineage = index_lineage(bundle.config["vectors"], config)
     changed = changes(read_lineage(folder / FACTS, "lineage"), lineage)
     if not changed:
         return IndexReport(config.kind, up_to_date=True)
@@ -54,6 +50,15 @@ def build(model_folder: Path, folder: Path, config: IndexConfig) -> IndexReport:
         facts = {"schema": 1, **index.facts, "measured": measured, "lineage": lineage}
         write_json(fresh / FACTS, {**facts, "files": file_sizes([fresh / ITEMS])})
     return IndexReport(config.kind, False, changed, measured, time.perf_counter() - started)
+
+
+def index_lineage(vectors: str, config: IndexConfig) -> dict[str, str]:
+    """What an index is made from; `vectors` is their digest in the config of the bundle."""
+    return {
+        "vectors": vectors,
+        "settings": digest_json(config.model_dump(mode="json", exclude={"device"})),
+        "code": f"index/{CODE_VERSION}",
+    }
 
 
 def open_index(folder: Path, bundle: Bundle, device: str) -> tuple[ItemIndex, dict[str, Any]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
+import json
 import logging
 from collections.abc import Callable, Iterator
 
@@ -30,8 +32,34 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:,.0f}/s" if speed else "", style="progress.data.speed")
 
 
-def log_handler() -> logging.Handler:
-    """Log lines above the bars on a terminal; one plain line each, with date and time, in a file."""
+class JsonFormatter(logging.Formatter):
+    """One line of JSON: time, level, logger, message and, where there is one, the traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+        line = {
+            "time": time.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def logs_json() -> bool:
+    """Whether all that goes to stderr is to be JSON."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
+
+
+def log_handler(as_json: bool = False) -> logging.Handler:
+    """Log lines above the bars on a terminal; one plain line each, with date and time, in a file; JSON where
+    that is asked for."""
+    if as_json:
+        lines = logging.StreamHandler()
+        lines.setFormatter(JsonFormatter())
+        return lines
     if console.is_terminal:
         from rich.logging import RichHandler
 
@@ -57,7 +85,7 @@ def progress_bar(label: str, total: int) -> Iterator[Callable[..., None]]:
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    shown = console.is_terminal and log.isEnabledFor(logging.INFO)
+    shown = console.is_terminal and log.isEnabledFor(logging.INFO) and not logs_json()
     with Progress(*columns, console=console, disable=not shown, transient=True) as progress:
         task = progress.add_task(label, total=total, note="")
 

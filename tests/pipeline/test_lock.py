@@ -1,10 +1,14 @@
 import json
+import logging
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
-from mmrec.pipeline.lock import LockedError, locked, locked_part
+from mmrec.pipeline import lock
+from mmrec.pipeline.lock import LockedError, is_alive, locked, locked_part
 
 HOLDER = """
 import pathlib, sys
@@ -30,13 +34,15 @@ def holder(tmp_path):
 
 
 def test_a_second_run_is_refused_and_told_who_holds_the_folder(holder, tmp_path) -> None:
-    with pytest.raises(LockedError, match=f"process {holder.pid} on "), locked(tmp_path):
+    with pytest.raises(LockedError, match=rf"process {holder.pid} on .*, \d+ s ago"), locked(tmp_path):
         pass
+    assert is_alive(tmp_path)
 
 
 def test_the_lock_of_a_killed_process_is_free(holder, tmp_path) -> None:
     holder.kill()
     holder.wait()
+    assert not is_alive(tmp_path)
     with locked(tmp_path):
         assert json.loads((tmp_path / ".lock-owner.json").read_text())["process"] != holder.pid
 
@@ -80,3 +86,33 @@ def test_a_part_that_came_to_nothing_takes_its_folder_away_unless_another_is_the
     assert not folder.exists()
     with pytest.raises(ValueError), locked_part(folder, "0/2"), locked_part(folder, "1/2"):
         raise ValueError
+
+
+@pytest.fixture
+def elsewhere(tmp_path, monkeypatch):
+    """The note of a process on another host, whose lock is not seen here."""
+    monkeypatch.setattr(lock, "BEAT", 0.05)
+    note = tmp_path / ".lock-owner.json"
+    note.write_text(json.dumps({"process": 1, "host": "elsewhere", "since": "2026-01-01T00:00:00+00:00"}))
+    return note
+
+
+def test_a_host_that_gives_signs_of_life_holds_what_it_holds(elsewhere, tmp_path) -> None:
+    ended = threading.Event()
+    heart = threading.Thread(target=lock._beat, args=(elsewhere, ended))
+    heart.start()
+    with pytest.raises(LockedError, match=r"process 1 on elsewhere, since .* ago"), locked(tmp_path):
+        pass
+    assert is_alive(tmp_path)
+    ended.set()
+    heart.join()
+    assert json.loads(elsewhere.read_text())["host"] == "elsewhere"
+
+
+def test_a_host_that_has_vanished_is_taken_over_from(elsewhere, tmp_path, caplog) -> None:
+    os.utime(elsewhere, (0, 0))
+    assert not is_alive(tmp_path)
+    with caplog.at_level(logging.WARNING), locked(tmp_path):
+        assert json.loads(elsewhere.read_text())["process"] == os.getpid()
+    assert "taken over from process 1 on elsewhere" in caplog.text
+    assert not elsewhere.exists()
