@@ -50,7 +50,7 @@ DropUnknown = Annotated[
 ]
 
 # Commands that write, in one process.
-ALONE = ("extract", "evaluate", "run", "tune", "sweep", "import", "export", "report", "demo")
+ALONE = ("extract", "evaluate", "run", "tune", "sweep", "import", "export", "demo")
 
 
 class LogFormat(StrEnum):
@@ -253,7 +253,7 @@ def status(config: ConfigFile, set_: Overrides = None, output: Output = None, js
     with _user_errors():
         from .pipeline import status as overview
 
-        _print(pipeline.run(_load(config, set_, output, drop_unknown)), json)
+        _print(overview.status(_load(config, set_, output)), json)
 
 
 @app.command(epilog="Example: mmrec publish -c run.toml --force")
@@ -502,6 +502,8 @@ def _start_logging(level: int, as_json: bool) -> None:
 
     logging.basicConfig(level=logging.WARNING, handlers=[log_handler(as_json)], force=True)
     logging.getLogger("mmrec").setLevel(level)
+    if as_json:  # a bug's traceback too
+        sys.excepthook = lambda *error: logging.getLogger("mmrec").critical("%s", error[1], exc_info=error)
 
 
 @contextmanager
@@ -509,6 +511,8 @@ def _user_errors() -> Iterator[None]:
     """One line on stderr and the documented exit code for what a user can mend; bugs keep their traceback."""
     from .features.errors import InputError as FeaturesInputError
     from .features.errors import QualityGateError, TooManyFailuresError
+    from .pipeline.deadline import TimeLimitError
+    from .pipeline.exit_codes import exit_code
     from .pipeline.lock import LockedError
     from .recsys.errors import InputError as RecsysInputError
     from .recsys.errors import PeerFailed
@@ -537,8 +541,6 @@ def _describe(error: Exception) -> str:
     return str(error)
 
 
-    if as_json:  # a bug's traceback too
-        sys.excepthook = lambda *error: logging.getLogger("mmrec").critical("%s", error[1], exc_info=error)
 def _fail(message: str, code: int) -> NoReturn:
     from .stages.progress import logs_json
 
@@ -551,6 +553,4 @@ def _fail(message: str, code: int) -> NoReturn:
 
 
 if __name__ == "__main__":  # torchrun -m mmrec.cli
-    from .pipeline.deadline import TimeLimitError
-    from .pipeline.exit_codes import exit_code
     app()
