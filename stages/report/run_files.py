@@ -1,0 +1,63 @@
+"""The accounts that the stages of a run left in its folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...features.errors import InputError
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """What is there of a run; None for what is not."""
+
+    folder: Path
+    model: dict[str, Any] | None  # model/config.json
+    training: dict[str, Any] | None  # model/metrics.json
+    index: dict[str, Any] | None  # index/index.json
+    evaluation: dict[str, Any] | None  # evaluation.json
+    records: list[dict[str, Any]]  # runs/<id>/run.json of every `mmrec run`, oldest first
+
+
+def read_run(folder: Path) -> RunFiles:
+    """The accounts in `folder`.
+
+    Raises FileNotFoundError for one without model and evaluation, InputError for a damaged file or one of
+    another version.
+    """
+    files = RunFiles(
+        folder=folder,
+        model=_read(folder / "model" / "config.json", SCHEMA),
+        training=_read(folder / "model" / "metrics.json", None),
+        index=_read(folder / "index" / "index.json", SCHEMA),
+        evaluation=_read(folder / "evaluation.json", SCHEMA),
+        records=_records(folder),
+    )
+    if files.model is None and files.evaluation is None:
+        raise FileNotFoundError(
+            f"{folder}: no trained model and no evaluation here, so nothing to report; use `mmrec run` first"
+        )
+    return files
+
+
+def _records(folder: Path) -> list[dict[str, Any]]:
+    found = (_read(path, SCHEMA) for path in folder.glob("runs/*/run.json"))
+    return sorted((record for record in found if record is not None), key=lambda record: record["started"])
+
+
+def _read(path: Path, schema: int | None) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        facts = json.loads(path.read_text(encoding="utf-8"))
+        found = facts.get("schema")
+    except (ValueError, AttributeError) as error:
+        raise InputError(f"{path}: damaged ({error!r}); run the stage again") from error
+    if found != schema:
+        raise InputError(f"{path}: schema {found}, this version reads {schema}")
+    return facts
