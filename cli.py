@@ -50,7 +50,7 @@ DropUnknown = Annotated[
 ]
 
 # Commands that write, in one process.
-ALONE = ("extract", "evaluate", "run", "tune", "sweep", "import", "export", "demo")
+ALONE = ("extract", "evaluate", "run", "tune", "sweep", "import", "export", "report", "demo")
 
 
 class LogFormat(StrEnum):
@@ -435,6 +435,45 @@ def export(
         from .pipeline import exchange
 
         _print(exchange.export_run(format_, run_, output, exchange.parse_views(view or [])), json)
+
+
+@app.command(epilog="Example: mmrec report runs/movielens-posters -o report.html")
+def report(
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="A run folder, in place of a config.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="TOML file that describes the run.")
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="Default: report.html in the run folder."),
+    ] = None,
+    users: Annotated[int, typer.Option("--users", min=0, help="Users whose lists are shown.")] = 6,
+    items: Annotated[int, typer.Option("--items", min=0, help="Items whose neighbours are shown.")] = 3,
+    worst: Annotated[
+        int, typer.Option("--worst", min=0, help="Items shown whose texts fit their picture worst.")
+    ] = 12,
+    label: Annotated[
+        str | None, typer.Option("--label", metavar="COLUMN", help="Column of the catalogue that names items.")
+    ] = None,
+    set_: Overrides = None,
+    json: AsJson = False,
+) -> None:
+    """Write one self-contained HTML file about a run: results, lists with pictures, failures, lineage."""
+    if (folder is None) == (config is None):
+        raise typer.BadParameter("name a run folder, or a config with -c", param_hint="DIR")
+    if folder is not None and set_:
+        raise typer.BadParameter("changes a config that -c names", param_hint="--set")
+    with _user_errors():
+        from .pipeline import reporting
+
+        options = reporting.ReportOptions(users, items, worst, label=label)
+        if folder is not None:
+            _print(reporting.report_folder(folder, options, output), json)
+        else:
+            assert config is not None  # one of the two is there
+            _print(reporting.report(_load(config, set_, None), options, output), json)
 
 
 @app.command(epilog="Example: mmrec demo --output /tmp/shop")
