@@ -455,7 +455,7 @@ def report(
         int, typer.Option("--worst", min=0, help="Items shown whose texts fit their picture worst.")
     ] = 12,
     label: Annotated[
-        str | None, typer.Option("--label", metavar="COLUMN", help="Column of the catalogue that names items.")
+        str | None, typer.Option("--label", metavar="COLUMN", help="Column of the catalogue with names.")
     ] = None,
     set_: Overrides = None,
     json: AsJson = False,

@@ -57,7 +57,7 @@ class RunRecord:
             "python": platform.python_version(),
             "system": platform.platform(),
             "versions": library_versions(_LIBRARIES),
-            "config": _shown(config.model_dump(mode="json", exclude_none=True)),
+            "config": shareable(config.model_dump(mode="json", exclude_none=True)),
             "inputs": input_stamps(config),
             "stages": [],
         }
@@ -172,12 +172,12 @@ def _stamp(file: Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _shown(value: Any) -> Any:
+def shareable(value: Any) -> Any:
     """The same without what URIs may hold of secrets."""
     if isinstance(value, dict):
-        return {key: _shown(item) for key, item in value.items()}
+        return {key: shareable(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_shown(item) for item in value]
+        return [shareable(item) for item in value]
     return shown(value) if isinstance(value, str) and "://" in value else value
 
 

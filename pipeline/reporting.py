@@ -13,7 +13,6 @@ from ..features.catalog import Catalog, read_catalog
 from ..features.config import ExtractConfig
 from ..features.errors import InputError
 from ..features.files import atomic_path
-from ..features.sources.policy import shown
 from ..features.store import FeatureStore
 from ..recsys.config import EvaluateConfig
 from ..recsys.errors import InputError as RecsysInputError
@@ -26,6 +25,7 @@ from .config import Config, load_config
 from .lock import locked
 from .outcome import Outcome
 from .publishing import split_log
+from .record import read_records, shareable
 
 log = logging.getLogger(__name__)
 
@@ -87,10 +87,10 @@ def _sources(run: RunFiles, config: Config | None) -> Sources:
         extract=ExtractConfig() if config is None else config.extract,
         evaluate=EvaluateConfig() if config is None else config.evaluate,
         index_device="auto" if config is None else config.index.device,
-        records=run.records,
+        records=read_records(run.folder),
         config=None
         if config is None
-        else tomli_w.dumps(_shown(config.model_dump(mode="json", exclude_none=True))),
+        else tomli_w.dumps(shareable(config.model_dump(mode="json", exclude_none=True))),
     )
 
 
@@ -114,12 +114,3 @@ def _or_why(read: Callable[[], T]) -> T | str:
 
 def _plain(config: Config) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude_none=True)
-
-
-def _shown(value: Any) -> Any:
-    """The same without what URIs may hold of secrets."""
-    if isinstance(value, dict):
-        return {key: _shown(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_shown(item) for item in value]
-    return shown(value) if isinstance(value, str) and "://" in value else value

@@ -21,7 +21,6 @@ class RunFiles:
     training: dict[str, Any] | None  # model/metrics.json
     index: dict[str, Any] | None  # index/index.json
     evaluation: dict[str, Any] | None  # evaluation.json
-    records: list[dict[str, Any]]  # runs/<id>/run.json of every `mmrec run`, oldest first
 
 
 def read_run(folder: Path) -> RunFiles:
@@ -36,18 +35,12 @@ def read_run(folder: Path) -> RunFiles:
         training=_read(folder / "model" / "metrics.json", None),
         index=_read(folder / "index" / "index.json", SCHEMA),
         evaluation=_read(folder / "evaluation.json", SCHEMA),
-        records=_records(folder),
     )
     if files.model is None and files.evaluation is None:
         raise FileNotFoundError(
             f"{folder}: no trained model and no evaluation here, so nothing to report; use `mmrec run` first"
         )
     return files
-
-
-def _records(folder: Path) -> list[dict[str, Any]]:
-    found = (_read(path, SCHEMA) for path in folder.glob("runs/*/run.json"))
-    return sorted((record for record in found if record is not None), key=lambda record: record["started"])
 
 
 def _read(path: Path, schema: int | None) -> dict[str, Any] | None:
