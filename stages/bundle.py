@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,21 +63,69 @@ def write_bundle(
 
 def read_bundle(folder: Path) -> Bundle:
     """The bundle in `folder`; FileNotFoundError where none is finished, InputError for a damaged one."""
+    config = _config(folder)
+    with _damage(folder):
+        user_ids, users = _read_vectors(folder / "users.parquet", "user_id")
+        item_ids, items = _read_vectors(folder / "items.parquet", "item_id")
+        return Bundle(config, user_ids, item_ids, Vectors(users, np.asarray(items)))
+
+
+@dataclass(frozen=True, slots=True)
+class OpenBundle:
+    """A bundle whose user vectors stay on the disk until they are asked for."""
+
+    folder: Path
+    config: dict[str, Any]
+    user_ids: pl.Series
+    item_ids: pl.Series
+    items: np.ndarray  # (n_items, d) float32
+
+    @property
+    def has_histories(self) -> bool:
+        """Whether a user's vector is the history, with an entry per item, as in ItemKNN and EASE."""
+        with _damage(self.folder):
+            return "indices" in pq.read_schema(self.folder / "users.parquet").names
+
+    def users(self, rows: int) -> Iterator[np.ndarray | sparse.csr_matrix]:
+        """The user vectors in the order of `user_ids`, at most `rows` at a time."""
+        with _damage(self.folder):
+            file = pq.ParquetFile(self.folder / "users.parquet")
+            names = [name for name in file.schema_arrow.names if name != "user_id"]
+            dim = _dim(file.schema_arrow)
+            for batch in file.iter_batches(rows, columns=names):
+                yield _vectors(pa.table(batch), dim)
+
+
+def open_bundle(folder: Path) -> OpenBundle:
+    """The bundle in `folder` for reading user by user; errors are those of `read_bundle`."""
+    config = _config(folder)
+    with _damage(folder):
+        users = pq.read_table(folder / "users.parquet", columns=["user_id"])
+        item_ids, items = _read_vectors(folder / "items.parquet", "item_id")
+        return OpenBundle(folder, config, pl.Series("user_id", users["user_id"]), item_ids, np.asarray(items))
+
+
+@contextmanager
+def _damage(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError, KeyError, AttributeError) as error:
+        raise InputError(f"{folder}: damaged model ({first_line(error)}); run `mmrec train` again") from error
+
+
+def _config(folder: Path) -> dict[str, Any]:
     recover_folder(folder)
     path = folder / CONFIG
     if not path.is_file():
         raise FileNotFoundError(f"{folder}: no trained model here; run `mmrec train` first")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-        if config.get("schema") != SCHEMA:
-            raise InputError(
-                f"{path}: schema {config.get('schema')}, this version reads {SCHEMA}; train again"
-            )
-        user_ids, users = _read_vectors(folder / "users.parquet", "user_id")
-        item_ids, items = _read_vectors(folder / "items.parquet", "item_id")
-        return Bundle(config, user_ids, item_ids, Vectors(users, np.asarray(items)))
-    except (pa.ArrowException, OSError, KeyError, AttributeError, json.JSONDecodeError) as error:
+        schema = config.get("schema")
+    except (OSError, ValueError, AttributeError) as error:
         raise InputError(f"{folder}: damaged model ({first_line(error)}); run `mmrec train` again") from error
+    if schema != SCHEMA:
+        raise InputError(f"{path}: schema {schema}, this version reads {SCHEMA}; train again")
+    return config
 
 
 def _digest(vectors: Vectors) -> str:
@@ -118,12 +167,21 @@ def _write_vectors(
 
 
 def _read_vectors(path: Path, key: str) -> tuple[pl.Series, np.ndarray | sparse.csr_matrix]:
-    table = pq.read_table(path).combine_chunks()
-    ids = pl.Series(key, table[key])
-    dim = int(dict(table.schema.metadata or {})[b"dim"])
+    table = pq.read_table(path)
+    return pl.Series(key, table[key]), _vectors(table, _dim(table.schema))
+
+
+def _vectors(table: pa.Table, dim: int) -> np.ndarray | sparse.csr_matrix:
+    """The rows of a table that `_write_vectors` wrote."""
+    table = table.combine_chunks()
     if "vector" in table.column_names:
         flat = table["vector"].combine_chunks().flatten().to_numpy()
-        return ids, np.array(flat.reshape(len(ids), dim))  # Arrow's memory is read-only
+        return np.array(flat.reshape(len(table), dim))  # Arrow's memory is read-only
     indices, values = (table[name].combine_chunks() for name in ("indices", "values"))
-    parts = (values.flatten().to_numpy(), indices.flatten().to_numpy(), indices.offsets.to_numpy())
-    return ids, sparse.csr_matrix(parts, shape=(len(ids), dim))
+    offsets = indices.offsets.to_numpy()
+    parts = (values.flatten().to_numpy(), indices.flatten().to_numpy(), offsets - offsets[0])
+    return sparse.csr_matrix(parts, shape=(len(table), dim))
+
+
+def _dim(schema: pa.Schema) -> int:
+    return int(dict(schema.metadata or {})[b"dim"])

@@ -84,7 +84,8 @@ def gather(
     }
     if lineage["interactions"] != digest_dataset(dataset):
         raise InputError(f"{run / 'model'} is of other data than the config names; use `mmrec run` first")
-    seen, fields = _seen(log, model, interactions), _fields(catalog, model)
+    seen = seen_pairs(log, model.user_ids, model.item_ids, interactions)
+    fields = None if catalog is None else catalog_fields(catalog, model.item_ids)
     lineage |= {
         "seen": _digest(seen),
         "catalog": "none" if fields is None else _digest(fields),
@@ -143,19 +144,19 @@ def _finished(run: Path, model: Bundle) -> dict[str, str]:
     return {what: digest_json(lineage) for what, lineage in made.items()}
 
 
-def _seen(log: pl.DataFrame, model: Bundle, config: InteractionsConfig) -> pl.DataFrame:
+def seen_pairs(
+    log: pl.DataFrame, user_ids: pl.Series, item_ids: pl.Series, config: InteractionsConfig
+) -> pl.DataFrame:
     """(user_id, item_id) of every row whose user and item the model knows, each pair once, in its order."""
     pairs = used_columns(log, config).select(pl.col("user", "item").cast(pl.String)).unique()
-    for name, ids in (("user", model.user_ids), ("item", model.item_ids)):
+    for name, ids in (("user", user_ids), ("item", item_ids)):
         known = pl.DataFrame({name: ids.cast(pl.String), f"{name}_id": ids}).with_row_index(f"{name}_row")
         pairs = pairs.join(known, on=name, how="inner")
     return pairs.sort("user_row", "item_row").select("user_id", "item_id")
 
 
-def _fields(config: CatalogConfig | None, model: Bundle) -> pl.DataFrame | None:
+def catalog_fields(config: CatalogConfig, item_ids: pl.Series) -> pl.DataFrame:
     """The catalogue's texts and numbers for the model's items; null for items that have left it meanwhile."""
-    if config is None:
-        return None
     catalog = read_catalog(config)
     plain = [
         name
@@ -163,7 +164,7 @@ def _fields(config: CatalogConfig | None, model: Bundle) -> pl.DataFrame | None:
         if name != "item_id" and (dtype in (pl.String, pl.Categorical, pl.Enum) or _is_simple(dtype))
     ]
     table = catalog.fields.select(plain).with_columns(catalog.item_ids.cast(pl.String).alias("item_id"))
-    items = pl.DataFrame({"own": model.item_ids, "item_id": model.item_ids.cast(pl.String)})
+    items = pl.DataFrame({"own": item_ids, "item_id": item_ids.cast(pl.String)})
     joined = items.join(table, on="item_id", how="left", maintain_order="left")
     return joined.drop("item_id").rename({"own": "item_id"})
 
