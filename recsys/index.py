@@ -59,7 +59,7 @@ class ItemIndex:
         that are not finite.
         """
         n, n_items = users.shape[0], len(self.items)
-        ranked = Ranked(np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))
+        ranked = Ranked.empty(n, k)
         allowed = n_items if candidates is None else int(candidates.sum())
         if n == 0 or allowed == 0:
             return ranked

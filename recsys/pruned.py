@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .topk import GROUP, largest
+from .topk import GROUP, fill_lists, largest
 
 USERS = 1024  # of a block: fewer, and reading the items dominates
 TILE = 2048  # items of a tile: its products stay in the cache
@@ -67,7 +67,7 @@ class PrunedCatalogue:
         row, slot = (kept & found.unsqueeze(1)).nonzero(as_tuple=True)
         entries = self._score(users, row, groups[row, slot], coarse[:, k - 1] - error, exclude)
         items, scores = np.full((len(users), k), -1, np.int64), np.full((len(users), k), -np.inf, np.float32)
-        _fill(items, scores, *entries)
+        fill_lists(items, scores, *entries)
         return items, scores, found.numpy()
 
     def _maxima(self, users: Tensor, exclude: tuple[np.ndarray, np.ndarray] | None) -> Tensor:
@@ -151,14 +151,3 @@ def _cells_by_tile(
     cuts = np.searchsorted(tile[order], np.arange(1, tiles))
     rows, items = np.split(exclude[0][order], cuts), np.split(exclude[1][order] % TILE, cuts)
     return list(zip(rows, items, strict=True))
-
-
-def _fill(
-    lists: np.ndarray, values: np.ndarray, row: np.ndarray, item: np.ndarray, score: np.ndarray
-) -> None:
-    """Put the best entries of every row into `lists` and `values`, ties by lower item."""
-    order = np.lexsort((item, -score, row))
-    row, item, score = row[order], item[order], score[order]
-    rank = np.arange(len(row)) - np.searchsorted(row, row)
-    kept = rank < lists.shape[1]
-    lists[row[kept], rank[kept]], values[row[kept], rank[kept]] = item[kept], score[kept]

@@ -29,6 +29,11 @@ class Ranked:
     items: np.ndarray  # (n, k) int64 item_idx; -1 where a user has fewer than k candidates
     scores: np.ndarray  # (n, k) float32; -inf there
 
+    @staticmethod
+    def empty(n: int, k: int) -> Ranked:
+        """Lists without an item."""
+        return Ranked(np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))
+
 
 def rank_exact(
     users: np.ndarray | Csr,
@@ -89,7 +94,7 @@ class ExactRanker:
         for start in range(0, len(users), rows):
             block = slice(start, start + rows)
             vectors = torch.from_numpy(np.ascontiguousarray(users[block], dtype=np.float32))
-            taken = None if exclude is None else _entries(exclude[block])
+            taken = None if exclude is None else entries(exclude[block])
             columns, ranked.scores[block], found[block] = self._pruned.search(vectors, k, taken)
             ranked.items[block] = np.where(columns >= 0, self._catalogue[columns], -1)
         rest = np.flatnonzero(~found)
@@ -144,7 +149,7 @@ def rank_blocks(
     """The k best of `catalogue` (c,) item_idx for n users from blocks of (first user, scores (b, c)), which
     it overwrites; `exclude` (n, c) as in `rank_exact`. A score of -inf keeps an item out of a list."""
     width = min(k, len(catalogue))
-    ranked = Ranked(np.full((n, k), -1, np.int64), np.full((n, k), -np.inf, np.float32))
+    ranked = Ranked.empty(n, k)
     if n == 0 or width == 0:
         return ranked
     for start, scores in blocks:
@@ -201,7 +206,7 @@ def _mask(scores: Tensor, exclude: Csr) -> None:
     scores.view(-1)[torch.from_numpy(flat).to(scores.device)] = -torch.inf
 
 
-def _entries(exclude: Csr) -> tuple[np.ndarray, np.ndarray]:
+def entries(exclude: Csr) -> tuple[np.ndarray, np.ndarray]:
     """Rows and columns of the entries, sorted by both."""
     exclude = exclude if exclude.has_sorted_indices else exclude.sorted_indices()
     rows = np.repeat(np.arange(exclude.shape[0]), np.diff(exclude.indptr))

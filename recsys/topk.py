@@ -1,7 +1,8 @@
-"""The k largest entries of every row of a wide matrix."""
+"""The k largest entries of every row, of a wide matrix or of scattered entries."""
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,6 +40,17 @@ def largest(scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     columns = torch.cat([columns, rest], dim=1)
     values, order = scores.gather(1, columns).topk(k, dim=1)
     return values, columns.gather(1, order)
+
+
+def fill_lists(
+    lists: np.ndarray, values: np.ndarray, row: np.ndarray, item: np.ndarray, score: np.ndarray
+) -> None:
+    """Put the best entries (e,) of every row into `lists` and `values`, both (n, k), ties by lower item."""
+    order = np.lexsort((item, -score, row))
+    row, item, score = row[order], item[order], score[order]
+    rank = np.arange(len(row)) - np.searchsorted(row, row)
+    kept = rank < lists.shape[1]
+    lists[row[kept], rank[kept]], values[row[kept], rank[kept]] = item[kept], score[kept]
 
 
 def _lowest_columns_at_cut(scores: Tensor, threshold: Tensor, k: int) -> Tensor:
