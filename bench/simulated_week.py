@@ -69,6 +69,7 @@ class Night:
     codes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     made: str = ""
+    why: str = ""  # the model was trained again
     reused: str = ""
     published: str = ""
 
@@ -91,11 +92,11 @@ def main() -> None:
     finally:
         reader.send_signal(signal.SIGTERM)
         said, _ = reader.communicate()
-    columns = ["night", "what happened", "exit", "seconds", "made", "reused", "published"]
+    columns = ["night", "what happened", "exit", "seconds", "made", "model: changed", "reused", "published"]
     rows = [
         [
             *(str(night.number), night.happened, ", ".join(night.codes), f"{night.seconds:.1f}"),
-            *(night.made or "-", night.reused or "-", night.published),
+            *(night.made or "-", night.why or "-", night.reused or "-", night.published),
         ]
         for night in nights
     ]
@@ -147,8 +148,9 @@ class Week:
         new = [record for name, record in self.records().items() if name not in before]
         stages = [stage for record in new for stage in record["stages"]]
         made = [_described(stage) for stage in stages if stage["up_to_date"] is False]
+        why = [reason for stage in stages if stage["name"] == "model" for reason in stage["changed"]]
         reused = [stage["name"] for stage in stages if stage["up_to_date"]]
-        night = Night(number, happened, codes, seconds, ", ".join(made), ", ".join(reused))
+        night = Night(number, happened, codes, seconds, *map(", ".join, (made, why, reused)))
         night.published = published_id(self.published) or "-"
         print(f"night {number}: {happened}: exit {', '.join(codes)}, {seconds:.1f} s", file=sys.stderr)
         for record in new:
@@ -214,10 +216,9 @@ class Week:
 
 
 def _described(stage: dict) -> str:
-    """The stage, with how much of it was made anew and why."""
-    if stage["name"] == "features":
-        return f"features ({stage['facts']['encoded']} of {stage['facts']['items']} items)"
-    return f"{stage['name']} ({', '.join(stage['changed'])})" if stage["changed"] else stage["name"]
+    """The stage; of features, how many items were encoded."""
+    facts = stage["facts"]
+    return f"features {facts['encoded']}/{facts['items']}" if stage["name"] == "features" else stage["name"]
 
 
 def read_on(folder: Path) -> None:

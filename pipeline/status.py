@@ -115,9 +115,9 @@ def _dataset(
 def _evaluation(config: Config, dataset: Dataset | None, vectors: str) -> Artefact:
     path = config.output / "evaluation.json"
     found = look_at("evaluation", path, None, "provenance", "lineage")
-    lineage = read_lineage(path, "provenance", "lineage") if found.state == FRESH else None
+    lineage = read_lineage(path, "provenance", "lineage", told=False) if found.state == FRESH else None
     if lineage is not None:
-        index = read_lineage(config.output / "index" / "index.json", "lineage")
+        index = read_lineage(config.output / "index" / "index.json", "lineage", told=False)
         wanted = {"vectors": vectors, "index": digest_json(index)}
         if dataset is not None:
             wanted["interactions"] = digest_dataset(dataset)
@@ -136,8 +136,8 @@ def _published(config: Config, model: Artefact, index: Artefact, evaluation: Art
         return Artefact("published", folder, DAMAGED, [str(error)])
     account = _read(config.output / "model" / "config.json")
     made = {
-        "index": read_lineage(config.output / "index" / "index.json", "lineage"),
-        "evaluation": read_lineage(config.output / "evaluation.json", "provenance", "lineage"),
+        "index": read_lineage(config.output / "index" / "index.json", "lineage", told=False),
+        "evaluation": read_lineage(config.output / "evaluation.json", "provenance", "lineage", told=False),
     }
     run = {
         "interactions": account.get("lineage", {}).get("interactions", ""),

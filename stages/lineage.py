@@ -24,10 +24,11 @@ def file_sizes(paths: Iterable[Path]) -> dict[str, int]:
     return {name: file.stat().st_size for name, file in files}
 
 
-def read_lineage(path: Path, *keys: str) -> dict[str, str] | None:
+def read_lineage(path: Path, *keys: str, told: bool = True) -> dict[str, str] | None:
     """The lineage under `keys` of the JSON file `path` that finishes an artefact.
 
-    None where there is no finished artefact, or one whose "files" beside `path` are not as they were written.
+    None where there is no finished artefact, or one whose "files" beside `path` are not as they were written;
+    of that a stage, which makes it again, tells.
     """
     try:
         account: Any = json.loads(path.read_text(encoding="utf-8"))
@@ -38,10 +39,12 @@ def read_lineage(path: Path, *keys: str) -> dict[str, str] | None:
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        log.warning("%s: damaged (%r); it is made again", path, error)
+        if told:
+            log.warning("%s: damaged (%r); it is made again", path, error)
         return None
     if bad:
-        log.warning("%s: %s missing or damaged; it is made again", path.parent, ", ".join(bad))
+        if told:
+            log.warning("%s: %s missing or damaged; it is made again", path.parent, ", ".join(bad))
         return None
     return value
 
