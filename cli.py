@@ -298,6 +298,103 @@ def rollback(
         _print(publishing.rollback(place, to), json)
 
 
+@app.command(epilog="Example: mmrec recommend runs/shop/published -o lists.parquet -k 20 --deny sold-out.txt")
+def recommend(
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="FILE", help="Parquet file, a row for each place of a list."),
+    ],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="A publish folder, a bundle or a run folder.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", "-c", metavar="FILE", help="TOML file that names the folder.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, help="Length of a list.")] = 20,
+    users: Annotated[
+        Path | None, typer.Option("--users", metavar="FILE", help="Ids of the users; default: all.")
+    ] = None,
+    new_users: Annotated[
+        Path | None,
+        typer.Option(
+            "--new-users",
+            metavar="FILE",
+            help="Table of user_id and item_id: lists for these, by what they had.",
+        ),
+    ] = None,
+    new_items: Annotated[
+        Path | None,
+        typer.Option(
+            "--new-items",
+            metavar="DIR",
+            help="Feature store of the whole catalogue: its untrained items take part, by their content.",
+        ),
+    ] = None,
+    similar_items: Annotated[
+        bool, typer.Option("--similar-items", help="Lists of items for items, in place of users.")
+    ] = False,
+    items: Annotated[
+        Path | None,
+        typer.Option("--items", metavar="FILE", help="With --similar-items: ids of the items; default: all."),
+    ] = None,
+    allow: Annotated[
+        Path | None,
+        typer.Option(
+            "--allow", metavar="FILE", help="Item ids, or user and item ids: only these are listed."
+        ),
+    ] = None,
+    deny: Annotated[
+        Path | None,
+        typer.Option("--deny", metavar="FILE", help="Item ids, or user and item ids: these are not listed."),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--where", metavar="CONDITION", help="Of the catalogue: 'category = shoes', or !=; repeatable."
+        ),
+    ] = None,
+    include_seen: Annotated[
+        bool, typer.Option("--include-seen", help="List what users had already, too.")
+    ] = False,
+    index: Annotated[
+        bool, typer.Option("--index", help="Search through the index: approximate, unless it is flat.")
+    ] = False,
+    memory_mb: Annotated[
+        int, typer.Option("--memory-mb", min=1, help="Budget of blocks, beside the model itself.")
+    ] = 1024,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    set_: Overrides = None,
+    json: AsJson = False,
+) -> None:
+    """Write the best items for all or listed users, for new users, or for items, to Parquet."""
+    if (folder is None) == (config is None):
+        raise typer.BadParameter("name a folder, or a config with -c", param_hint="DIR")
+    for option, given in (("--users", users), ("--new-users", new_users), ("--include-seen", include_seen)):
+        if similar_items and given:
+            raise typer.BadParameter("is about lists for users", param_hint=option)
+    if new_users is not None and (users is not None or include_seen):
+        raise typer.BadParameter(
+            "makes lists for these alone, without what they had", param_hint="--new-users"
+        )
+    if items is not None and not similar_items:
+        raise typer.BadParameter("only --similar-items makes lists for items", param_hint="--items")
+    if index and similar_items:
+        raise typer.BadParameter("finds items for users, not neighbours", param_hint="--index")
+    with _user_errors():
+        from .pipeline import recommendation
+
+        request = recommendation.Request(
+            k, users, new_users, new_items, similar_items, items, allow, deny, tuple(where or ()),
+            include_seen, index, memory_mb, device,
+        )  # fmt: skip
+        source = (
+            recommendation.open_config(_load(config, set_, None))
+            if config is not None
+            else recommendation.open_folder(folder or Path())
+        )
+        _print(recommendation.recommend(source, request, output), json)
+
+
 @app.command(epilog="Example: mmrec tune -c examples/tiktok.toml --trials 30 --workers 2")
 def tune(
     config: ConfigFile,
