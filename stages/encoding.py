@@ -104,7 +104,7 @@ def hash_items(
     pool: ThreadPoolExecutor,
 ) -> Hashed:
     """Render the texts and read the images of `items`; `foreign` are their rows of ready-made features."""
-    read = prefetched(pool, partial(read_item, image_reader(items, config)), items.images)
+    read = read_ahead(pool, image_reader(items, config), items.images)
     return hash_rendered(render(items, views, joint), read, foreign)
 
 
@@ -126,15 +126,50 @@ def images_of(
     return prefetched(pool, images, rows)
 
 
+def read_ahead(
+    pool: ThreadPoolExecutor, reader: ImageReader, images: Iterable[References], ahead: int = 64
+) -> Iterator[ItemRead]:
+    """What `read_item` makes of each item, in order, by the pool's threads, in bounded memory."""
+    return prefetched(pool, partial(read_item, reader), images, ahead, _read_size)
+
+
+def _read_size(item: ItemRead) -> int:
+    return images_size(item.images)
+
+
 def prefetched(
-    pool: ThreadPoolExecutor, work: Callable[[Item], Result], items: Iterable[Item], ahead: int = 64
+    pool: ThreadPoolExecutor,
+    work: Callable[[Item], Result],
+    items: Iterable[Item],
+    ahead: int = 64,
+    size: Callable[[Result], int] | None = None,
+    room: int = KEPT_BYTES,
 ) -> Iterator[Result]:
-    """`map(work, items)` in order, with at most `ahead` results waiting: memory stays bounded."""
+    """`map(work, items)` in order, with at most `ahead` results waiting: memory stays bounded.
+
+    With a `size`, nothing is begun while those that wait would fill `room`, if they were as large as the
+    largest of late: a run of huge ones is met with fewer of them.
+    """
     source = iter(items)
-    waiting: deque[Future[Result]] = deque(pool.submit(work, item) for item in islice(source, ahead))
-    while waiting:
-        yield waiting.popleft().result()
-        waiting.extend(pool.submit(work, item) for item in islice(source, 1))
+    waiting: deque[Future[Result]] = deque()
+    late = deque([room // 4], maxlen=ahead)  # sizes; before one is known, a few are begun
+
+    def wanted() -> bool:
+        if size is None or not waiting:
+            return len(waiting) < ahead
+        done = [size(one.result()) for one in waiting if one.done()]
+        largest = max([*late, *done])
+        return len(waiting) < ahead and sum(done) + largest * (len(waiting) - len(done) + 1) <= room
+
+    while True:
+        while wanted() and (more := list(islice(source, 1))):
+            waiting.append(pool.submit(work, *more))
+        if not waiting:
+            return
+        result = waiting.popleft().result()
+        if size is not None:
+            late.append(size(result))
+        yield result
 
 
 def image_reader(items: Catalog, config: ExtractConfig) -> ImageReader:

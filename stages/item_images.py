@@ -8,7 +8,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import astuple, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,7 @@ from ..features.encoders.base import ImageEncoder
 from ..features.files import atomic_path, write_json
 from ..features.shards import Failure
 from .decoding import decode_plan
-from .encoding import image_reader, prefetched, read_item
+from .encoding import image_reader, read_ahead
 from .progress import progress_bar
 
 log = logging.getLogger(__name__)
@@ -89,7 +88,7 @@ def _read_all(
         threads = stack.enter_context(ThreadPoolExecutor(extract.workers))
         pool = stack.enter_context(DecodePool(plan, extract.workers))
         advance = stack.enter_context(progress_bar("images", len(catalog)))
-        read = prefetched(threads, partial(read_item, image_reader(catalog, extract)), catalog.images)
+        read = read_ahead(threads, image_reader(catalog, extract), catalog.images)
         for row, item in enumerate(pool.map(found.images for found in read)):
             item_id = catalog.item_ids[row]
             failures += [Failure(item_id, "image", failed.reason, failed.message) for failed in item.failures]

@@ -6,7 +6,6 @@ import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -25,8 +24,7 @@ from ..encoding import (
     hash_rendered,
     image_reader,
     images_size,
-    prefetched,
-    read_item,
+    read_ahead,
     render,
 )
 from ..meter import Meter
@@ -149,8 +147,7 @@ class Feed:
             yield images
 
     def _read(self, images: Iterable[References]) -> Iterator[ItemRead]:
-        ahead = 2 * self._plan.readers
-        for item in prefetched(self._readers, partial(read_item, self._reader), images, ahead):
+        for item in read_ahead(self._readers, self._reader, images, 2 * self._plan.readers):
             self._meter.add("read", item.seconds)
             yield item
 

@@ -6,7 +6,6 @@ import logging
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -20,7 +19,7 @@ from ...features.decoding.pool import DecodePool
 from ...features.errors import InputError
 from ..decoding import WHOLE_IMAGES, extraction_plan
 from ..encoders import Encoders
-from ..encoding import Images, image_reader, images_size, prefetched, read_item
+from ..encoding import Images, image_reader, images_size, read_ahead
 from .advice import advise
 from .batches import FittingBatches
 from .estimate import Alternative, Estimate
@@ -100,7 +99,7 @@ class _Sample:
         started = time.perf_counter()
         with ThreadPoolExecutor(plan.readers) as pool:
             references = (plan.catalog.images[row] for row in self._rows)
-            read = prefetched(pool, partial(read_item, reader), references, 2 * plan.readers)
+            read = read_ahead(pool, reader, references, 2 * plan.readers)
             self._images = [item.images for item in read]
         return (time.perf_counter() - started) / self.size
 

@@ -83,7 +83,7 @@ def test_a_shard_is_read_and_another_written_while_one_is_encoded(
             late.append("encode")
         return encode(pixels)
 
-    monkeypatch.setattr("mmrec.stages.extraction.feed.read_item", noted_read)
+    monkeypatch.setattr(encoding, "read_item", noted_read)
     monkeypatch.setattr(FeatureStoreWriter, "write_shard", noted_write)
     monkeypatch.setattr(encoder, "encode_images", slow_encode)
     run(bazaar, tmp_path / "store")

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from mmrec.features.config import CatalogConfig, ExtractConfig
+from mmrec.stages import encoding
 from mmrec.stages.extract import extract
 from mmrec.stages.extraction import rehearsal
 from mmrec.stages.extraction.advice import advise
@@ -77,9 +78,9 @@ def test_the_time_of_all_items_follows_from_the_sample_and_nothing_is_written(sl
 def test_a_sample_is_spread_over_the_catalogue(slow, shop, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(rehearsal, "SAMPLE", 3)
     read = []
-    read_item = rehearsal.read_item
+    read_item = encoding.read_item
     monkeypatch.setattr(
-        rehearsal, "read_item", lambda reader, images: read.append(images) or read_item(reader, images)
+        encoding, "read_item", lambda reader, images: read.append(images) or read_item(reader, images)
     )
     assert rehearse(*given(shop), tmp_path / "store").sampled == 3
     assert sorted(read) == [(), ("0.png",), ("2.png",)]  # the fifth item has no picture
