@@ -100,7 +100,7 @@ def main() -> None:
         ]
         for night in nights
     ]
-    print(table("a simulated week", columns, rows))
+    print(table("a simulated week", columns, rows, words=True))
     print(f"reader: {said.strip()}")
     print(subprocess.run(week.command("status"), capture_output=True, text=True, check=True).stdout)
 

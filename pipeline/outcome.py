@@ -22,11 +22,11 @@ class Outcome:
     text: str
 
 
-def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A plain table; the first column is left-aligned, the others are numbers."""
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], words: bool = False) -> str:
+    """A plain table; the first column is left-aligned, the others are numbers, unless all are `words`."""
     grid = Table(title=title, title_justify="left", title_style="bold")
     for position, column in enumerate(columns):
-        grid.add_column(column, justify="left" if position == 0 else "right")
+        grid.add_column(column, justify="left" if words or position == 0 else "right")
     for row in rows:
         grid.add_row(*map(escape, row))  # "[publish]" is a word, not a style
     return render(grid)

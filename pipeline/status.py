@@ -190,7 +190,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _text(config: Config, graph: Sequence[Artefact], facts: Mapping[str, Any]) -> str:
     rows = [[item.name, _MARKS[item.state], _made(item.made), "; ".join(item.why)] for item in graph]
-    texts = [table(f"artefacts of {config.output}", ["artefact", "state", "made", "why"], rows)]
+    texts = [table(f"artefacts of {config.output}", ["artefact", "state", "made", "why"], rows, words=True)]
     lock = facts["lock"]
     if lock is not None:
         texts.append(("at work: " if lock["alive"] else "left by a run that was killed: ") + lock["owner"])
@@ -198,20 +198,23 @@ def _text(config: Config, graph: Sequence[Artefact], facts: Mapping[str, Any]) -
         texts.append(f"published: {facts['published'] or 'nothing'} ({config.published})")
     if facts["runs"]:
         columns = ["run", "status", "exit", "took", "stages", "error"]
-        texts.append(table("last runs", columns, [_run_row(run) for run in facts["runs"]]))
+        texts.append(table("last runs", columns, [_run_row(run) for run in facts["runs"]], words=True))
     return "\n\n".join(texts)
 
 
 def _run_row(run: Mapping[str, Any]) -> list[str]:
     code = "-" if run["exit_code"] is None else str(run["exit_code"])
-    made = [name for name, did in run["stages"].items() if did not in ("reused", "done")]
+    did = {
+        kind: [name for name, done in run["stages"].items() if done == kind] for kind in ("made", "failed")
+    }
+    stages = [f"{kind} {', '.join(names)}" for kind, names in did.items() if names]
     error = (run["error"] or "").splitlines()
     return [
         run["id"],
         run["status"],
         code,
         seconds(run["seconds"]),
-        "made " + ", ".join(made) if made else "all reused",
+        "; ".join(stages) or ("all reused" if run["exit_code"] == 0 else "-"),
         error[0] if error else "",
     ]
 
