@@ -116,7 +116,7 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 .hit-mark { color: var(--hit); background: var(--hit-paper); border-radius: 4px; padding: 0 0.3rem;
   font-size: 0.72rem; font-weight: 600; white-space: nowrap; }
 .of-item { display: flex; gap: 0.9rem; align-items: center; }
-.of-item h3 { margin: 0; }
+.of-item h3 { margin: 0; min-width: 0; }
 .of-item .frame { width: auto; max-width: 8rem; height: 6.4rem; margin: 0; flex: none; }
 .of-item .none { width: 5rem; }
 .views { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 0 2rem; }
