@@ -52,7 +52,8 @@ class ItemCards:
     def card(self, item_id: object, *notes: Node, class_: str = "") -> Element:
         """A picture with its name and `notes` below it, as an entry of a list."""
         caption = el("span", named(self.name(item_id), 80), class_="caption")
-        return el("li", self.picture(item_id), caption, *notes, class_=f"card {class_}".strip())
+        below = el("span", *notes, class_="notes")
+        return el("li", self.picture(item_id), caption, below, class_=f"card {class_}".strip())
 
 
 def strip(cards: Iterable[Element]) -> Element:

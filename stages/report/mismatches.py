@@ -21,7 +21,11 @@ def mismatches_section(facts: Mapping[str, Any] | str, cards: ItemCards) -> Sect
             "no better than a random pairing. Below, the worst first: a wrong photo, a swapped text, or "
             "something that the encoder does not know."
         ),
-        el("ol", *(_item(row, views, cards) for row in facts["worst"]), class_="mismatches"),
+        el(
+            "ol",
+            *(_item(row, views, cards) for row in facts["worst"] if row["mismatch"] > 0),
+            class_="mismatches",
+        ),
         details(f"Cosines with {facts['image_view']}", _distributions(facts)),
     ]
     return Section("mismatches", "Texts that do not fit their picture", body)

@@ -98,18 +98,18 @@ svg { display: block; overflow: visible; }
 article { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 1rem;
   margin: 0.75rem 0 1rem; }
 .row { margin-top: 1rem; }
-.strip { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); gap: 0.7rem 0.6rem; }
+.strip { display: grid; grid-template-columns: repeat(3, minmax(0, 1fr)); column-gap: 0.6rem; }
 .small .strip { grid-template-columns: repeat(4, minmax(0, 1fr)); }
 @media (min-width: 34rem) { .strip, .small .strip { grid-template-columns: repeat(5, minmax(0, 1fr)); } }
 @media (min-width: 60rem) { .strip, .small .strip { grid-template-columns: repeat(10, minmax(0, 1fr)); } }
-.card { min-width: 0; font-size: 0.76rem; line-height: 1.35; }
-.frame { display: flex; align-items: flex-end; height: 7.4rem; margin-bottom: 0.4rem;
-  border-radius: 6px; }
-.small .frame { height: 5.2rem; }
-.frame img { display: block; width: auto; height: auto; max-width: 100%; max-height: 100%; border-radius: 6px;
-  box-shadow: 0 0 0 1px var(--line); }
-.frame.none { align-items: center; justify-content: center; border: 1px dashed var(--line);
-  color: var(--quiet); font-size: 0.7rem; text-align: center; padding: 0.3rem; }
+.card { display: grid; grid-row: span 3; grid-template-rows: subgrid; min-width: 0; padding-bottom: 0.6rem;
+  font-size: 0.76rem; line-height: 1.35; }
+.frame { display: flex; align-items: flex-end; margin-bottom: 0.4rem; border-radius: 6px; }
+.frame img { display: block; width: auto; height: auto; max-width: 100%; max-height: 7.4rem;
+  border-radius: 6px; box-shadow: 0 0 0 1px var(--line); }
+.small .frame img { max-height: 5.2rem; }
+.frame.none { align-items: center; justify-content: center; min-height: 4.5rem; padding: 0.3rem;
+  border: 1px dashed var(--line); color: var(--quiet); font-size: 0.7rem; text-align: center; }
 .caption { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden; }
 .place { color: var(--quiet); font-size: 0.72rem; margin-right: 0.4rem; }
 .hit img, .hit .none { box-shadow: 0 0 0 3px var(--hit); }
@@ -117,9 +117,10 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
   font-size: 0.72rem; font-weight: 600; white-space: nowrap; }
 .of-item { display: flex; gap: 0.9rem; align-items: center; }
 .of-item h3 { margin: 0; min-width: 0; }
-.of-item .frame { width: auto; max-width: 8rem; height: 6.4rem; margin: 0; flex: none; }
-.of-item .none { width: 5rem; }
-.views { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(24rem, 100%), 1fr)); gap: 0 2rem; }
+.of-item .frame { max-width: 8rem; margin: 0; flex: none; }
+.of-item .frame.none { width: 5rem; height: 6rem; }
+.views { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr));
+  column-gap: 2rem; }
 .views h4 { font-size: 0.8rem; color: var(--quiet); margin-bottom: 0.4rem; }
 .views .small .strip { grid-template-columns: repeat(5, minmax(0, 1fr)); }
 .mismatches { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(18rem, 100%), 1fr));
@@ -127,7 +128,7 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 .mismatches li { display: flex; gap: 0.9rem; background: var(--card); border: 1px solid var(--line);
   border-radius: 10px; padding: 0.8rem; min-width: 0; font-size: 0.85rem; }
 .mismatches li > div { min-width: 0; }
-.mismatches .frame { width: 5.4rem; height: 7rem; flex: none; align-items: flex-start; }
+.mismatches .frame { width: 5.4rem; flex: none; align-items: flex-start; }
 .key { color: var(--quiet); }
 .left-out dt { font-weight: 600; }
 .left-out dd { margin: 0 0 0.8rem; color: var(--quiet); }
