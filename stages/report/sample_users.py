@@ -32,21 +32,22 @@ class SampleUser:
 
 
 def choose(values: np.ndarray, n_held_out: np.ndarray, count: int) -> list[tuple[str, int]]:
-    """(kind, row) of about `count` users, in thirds: of the highest value (n,), those nearest to the mean,
-    and of the lowest. Among equals, those who held out most; nobody twice."""
+    """(kind, row) of about `count` users, in thirds: of the highest value (n,), those nearest to the median
+    of all that are above 0, and of the lowest. Among equals, those who held out most; nobody twice."""
+    served = np.flatnonzero(values > 0)
+    middle = np.median(values[served]) if len(served) else 0.0
+    everybody = np.arange(len(values))
     orders = {
-        BEST: -values,
-        TYPICAL: np.abs(values - values.mean()) if len(values) else values,
-        WORST: values,
+        BEST: (everybody, -values),
+        TYPICAL: (served, np.abs(values[served] - middle)),
+        WORST: (everybody, values),
     }
-    wanted = {kind: (count + 2 - place) // 3 for place, kind in enumerate(orders)}
-    taken: set[int] = set()
-    chosen = []
-    for kind, order in orders.items():
-        rows = [int(row) for row in np.lexsort((-n_held_out, order)) if int(row) not in taken]
-        taken.update(rows[: wanted[kind]])
-        chosen += [(kind, row) for row in rows[: wanted[kind]]]
-    return chosen
+    chosen: dict[int, str] = {}
+    for place, (kind, (rows, order)) in enumerate(orders.items()):
+        ranked = rows[np.lexsort((-n_held_out[rows], order))].tolist()
+        free = [row for row in ranked if row not in chosen]
+        chosen |= dict.fromkeys(free[: (count + 2 - place) // 3], kind)
+    return [(kind, row) for row, kind in chosen.items()]
 
 
 def sample_users(

@@ -11,7 +11,7 @@ from .sample_users import BEST, TYPICAL, WORST, SampleUser
 
 _KINDS = {
     BEST: "Served best",
-    TYPICAL: "Typical: near the mean",
+    TYPICAL: "Served in part: the middle of those with a hit",
     WORST: "Served worst",
 }
 _MISSED = 6  # held-out items that are shown
@@ -61,7 +61,7 @@ def _user(user: SampleUser, cards: ItemCards) -> Element:
 
 def _listed(place: int, item: object, hit: bool, cards: ItemCards) -> Element:
     mark = el("strong", "✓ taken", class_="hit-mark") if hit else ""
-    return cards.card(item, el("span", f"{place}", class_="place"), mark, class_="hit" if hit else "")
+    return cards.card(item, el("span", f"#{place}", class_="place"), mark, class_="hit" if hit else "")
 
 
 def _row(title: str, items: Sequence[Element], class_: str = "") -> list[Node]:

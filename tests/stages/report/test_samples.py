@@ -18,11 +18,12 @@ from mmrec.stages.report.thumbnails import SIDE, encoded, thumbnails, unpadded
 
 
 def test_best_typical_and_worst_users_are_chosen_and_nobody_twice() -> None:
-    values = np.array([0.0, 1.0, 0.4, 0.0, 1.0, 0.0])  # mean 0.4
-    held_out = np.array([1, 1, 1, 5, 2, 3])
+    values = np.array([0.0, 1.0, 0.4, 0.0, 1.0, 0.2, 0.1])  # the median of the hits is 0.4
+    held_out = np.array([1, 1, 1, 5, 2, 3, 1])
     assert choose(values, held_out, 3) == [(BEST, 4), (TYPICAL, 2), (WORST, 3)]
-    assert choose(values, held_out, 5) == [(BEST, 4), (BEST, 1), (TYPICAL, 2), (TYPICAL, 3), (WORST, 5)]
-    assert len(choose(values, held_out, 60)) == 6
+    assert choose(values, held_out, 5) == [(BEST, 4), (BEST, 1), (TYPICAL, 2), (TYPICAL, 5), (WORST, 3)]
+    assert len(choose(values, held_out, 60)) == 7
+    assert choose(values * 0, held_out, 3) == [(BEST, 3), (WORST, 5)]
     assert choose(values[:0], held_out[:0], 3) == []
 
 

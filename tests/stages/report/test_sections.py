@@ -162,12 +162,12 @@ def test_every_segment_has_its_row(evaluation) -> None:
 def test_a_user_is_shown_with_past_list_and_future() -> None:
     text = told(users_section([USER], "test", CARDS))
     assert "User u1 ndcg@10 0.5000 · 1 of 2 held-out items among the first 2 Had (1 of 30) Red mug" in text
-    assert "Gets picture truncated <b>Blue</b> mug 1 ✓ taken no picture 3 2 Took, but not" in text
+    assert "Gets picture truncated <b>Blue</b> mug #1 ✓ taken no picture 3 #2 Took, but not" in text
 
 
 def test_without_a_catalogue_items_are_their_ids() -> None:
     text = told(users_section([USER], "test", ItemCards()))
-    assert "Had (1 of 30) 1 Gets 2 1 ✓ taken 3 2" in text
+    assert "Had (1 of 30) 1 Gets 2 #1 ✓ taken 3 #2" in text
 
 
 def test_failures_are_counted_by_reason_with_examples() -> None:
