@@ -47,7 +47,7 @@ shard_rows = 64
 max_failures = 0.05
 [train]
 model = "freedom"
-epochs = 12
+epochs = 40
 dim = 32
 learning_rate = 0.01
 [evaluate]

@@ -57,7 +57,10 @@ class _Account:
         config = self._config
         published = _published(config)
         records = read_records(config.output)
-        write_metrics(config.prometheus, config.output.absolute().name, records, published)
+        try:
+            write_metrics(config.prometheus, config.output.absolute().name, records, published)
+        except OSError as unwritten:  # how the run ended matters more
+            log.warning("no metrics were written: %s", unwritten)
         if error is None:
             track(config, self.record.facts)
             kept = {self.record.id, published["run"] if published else None}

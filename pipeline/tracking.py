@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +13,8 @@ from typing import Any
 
 from ..features.errors import InputError
 from .config import Config
+
+log = logging.getLogger(__name__)
 
 _PACKAGES = {"mlflow": "mlflow", "tensorboard": "tensorboard"}  # what [run] track names -> what it needs
 _LONGEST = 500  # letters of a setting that MLflow takes
@@ -26,16 +30,25 @@ def check_trackers(config: Config) -> None:
 
 
 def track(config: Config, record: Mapping[str, Any]) -> None:
-    """Show a finished run in every tracker of `[run] track`."""
+    """Show a finished run in every tracker of `[run] track`; one that cannot be reached costs a warning."""
     for name in config.run.track:
-        {"mlflow": _to_mlflow, "tensorboard": _to_tensorboard}[name](config, record)
+        try:
+            {"mlflow": _to_mlflow, "tensorboard": _to_tensorboard}[name](config, record)
+        except OSError as error:
+            log.warning("%s does not know of this run: %s", name, error)
 
 
 def _to_mlflow(config: Config, record: Mapping[str, Any]) -> None:
     """As a run of the experiment that is called as the run folder, in `MLFLOW_TRACKING_URI`, or in
     mlflow.db of the run folder."""
-    import mlflow
+    mlflow: Any = importlib.import_module("mlflow")  # need not be there where types are checked
+    try:
+        _log_to_mlflow(mlflow, config, record)
+    except mlflow.exceptions.MlflowException as error:
+        raise OSError(str(error)) from error
 
+
+def _log_to_mlflow(mlflow: Any, config: Config, record: Mapping[str, Any]) -> None:
     if "MLFLOW_TRACKING_URI" not in os.environ:
         mlflow.set_tracking_uri(f"sqlite:///{config.output.absolute() / 'mlflow.db'}")
     mlflow.set_experiment(os.environ.get("MLFLOW_EXPERIMENT_NAME", config.output.absolute().name))
