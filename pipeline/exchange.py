@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -76,14 +77,15 @@ def export_run(
     if not (run / _CONFIG).is_file():
         raise FileNotFoundError(f"{run}: no run folder (no {_CONFIG}); name the output of `mmrec run`")
     config = load_config(run / _CONFIG, output=run)
-    recover_folder(folder)
+    place = Path(os.path.normpath(folder.absolute()))  # its last part is the name of the set
+    recover_folder(place)
     _refuse_other_content(folder, NOTES, "an export")
     store = FeatureStore(config.features) if (config.features / MANIFEST).is_file() else None
     data = RunData(run, config.interactions, config.catalog, store)
-    with locked(run), fresh_folder(folder) as fresh:
-        notes = WRITERS[format_name](data, fresh, folder.absolute().name, views or {})
+    with locked(run), fresh_folder(place) as fresh:
+        notes = WRITERS[format_name](data, fresh, place.name, views or {})
         write_notes(fresh, notes)
-    files = {path.relative_to(folder).as_posix(): path.stat().st_size for path in _files(folder)}
+    files = {path.relative_to(place).as_posix(): path.stat().st_size for path in _files(place)}
     size = sum(files.values()) / 1e6
     text = f"{len(files)} files, {size:,.1f} MB -> {folder}: {', '.join(files)}"
     return Outcome({"export": {"format": format_name, "run": str(run), "files": files}}, text)

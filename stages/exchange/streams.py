@@ -17,6 +17,7 @@ from ...features.errors import InputError, first_line
 from ...features.json_lines import check_nesting
 
 _CHUNK = 2**25  # bytes of text parsed at a time
+_BLOCK = 2**22  # bytes of CSV parsed at a time; Arrow reads 32 of them ahead
 
 
 def opened(path: Path) -> BinaryIO:
@@ -63,7 +64,7 @@ def column_batches(
     that is not there, or a value that is not of its type.
     """
     names = list(columns)
-    read = pyarrow.csv.ReadOptions(block_size=_CHUNK, column_names=None if header else names)
+    read = pyarrow.csv.ReadOptions(block_size=_BLOCK, column_names=None if header else names)
     parse = pyarrow.csv.ParseOptions(delimiter=separator, quote_char='"' if quoted else False)
     convert = pyarrow.csv.ConvertOptions(
         column_types=dict(columns),

@@ -1,15 +1,16 @@
-"""Public data sets as they are published, in small: MovieLens, H&M, Amazon Reviews 2023."""
+"""Data sets as they are published, in small: MovieLens, H&M, Amazon Reviews 2023; and tables of vectors."""
 
 import gzip
 import json
 from datetime import date
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from mmrec.features.errors import InputError
-from mmrec.stages.exchange import amazon, hm, movielens, streams
+from mmrec.stages.exchange import amazon, arrow, hm, movielens, streams
 from mmrec.stages.exchange.folder import ImportFolder
 from mmrec.stages.exchange.source import Source
 
@@ -140,3 +141,31 @@ def test_a_value_that_is_no_number_is_named(tmp_path) -> None:
     files = {**LAYOUTS["25M"], "ratings.csv": "userId,movieId,rating,timestamp\n1,1193,good,9\n"}
     with pytest.raises(InputError, match=r"ratings\.csv: .*'good'"):
         movielens.read(folder_of(tmp_path / "ml", files), ImportFolder(tmp_path))
+
+
+def test_tables_of_vectors_come_in_with_fields_and_without_a_word_of_ours(tmp_path) -> None:
+    items = {
+        "item_id": ["a", "b", "c"],
+        "title": ["Mug", None, "Cup"],
+        "clip": [[1.0, 2.0], None, [3.0, 4.0]],
+    }
+    (tmp_path / "peer").mkdir()
+    pl.DataFrame(items).write_parquet(tmp_path / "peer" / "items.parquet")
+    log = pl.DataFrame({"user_id": [1, 1], "item_id": ["c", "d"], "timestamp": [date(2024, 2, 29)] * 2})
+    log.write_parquet(tmp_path / "peer" / "interactions.parquet")
+    target = ImportFolder(tmp_path)
+    arrow.read_parquet(Source(tmp_path / "peer"), target)
+    assert pl.read_parquet(tmp_path / "interactions.parquet").equals(log)
+    written = pl.read_parquet(tmp_path / "items.parquet")
+    assert written.rows() == [("a", "Mug"), ("b", None), ("c", "Cup"), ("d", None)]
+    clip = np.load(tmp_path / "features" / "clip.npy")
+    assert clip[[0, 2]].tolist() == [[1, 2], [3, 4]] and np.isnan(clip[[1, 3]]).all()
+
+
+def test_vectors_of_two_lengths_are_refused(tmp_path) -> None:
+    items = {"item_id": [1, 2], "clip": [[1.0, 2.0], [3.0]]}
+    (tmp_path / "in").mkdir()
+    pl.DataFrame(items).write_parquet(tmp_path / "items.parquet")
+    pl.DataFrame({"user_id": [1], "item_id": [1]}).write_parquet(tmp_path / "interactions.parquet")
+    with pytest.raises(InputError, match="vectors of 'clip' have 1 to 2 values"):
+        arrow.read_parquet(Source(tmp_path), ImportFolder(tmp_path / "in"))
