@@ -22,6 +22,9 @@ def cost_section(records: Sequence[Record]) -> Section | LeftOut:
         return LeftOut("Cost", "there is no record of a run; `mmrec run` leaves one")
     last = records[-1]
     body: list[Node] = [_summary(last)]
+    if last.get("error"):
+        ended = el("strong", f"It ended with exit code {last['exit_code']}: ")
+        body.append(paragraph(ended, named(last["error"]["message"], 500)))
     rows = [_stage(stage, _last_work(records, stage["name"])) for stage in last["stages"]]
     if rows:
         body.append(

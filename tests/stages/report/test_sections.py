@@ -185,6 +185,17 @@ def test_a_stage_that_was_reused_shows_what_it_cost_when_it_was_made() -> None:
     assert rows(section.body)[1] == "model up to date 0.2 s 1 min 10 s"
 
 
+def test_how_a_run_failed_is_told() -> None:
+    failed = {
+        **RECORDS[1],
+        "status": "failed",
+        "exit_code": 6,
+        "error": {"kind": "Q", "message": "recall <fell>"},
+    }
+    assert "Run second failed" in told(cost_section([failed]))
+    assert "It ended with exit code 6: recall <fell>" in told(cost_section([failed]))
+
+
 def test_items_are_named_by_the_column_that_is_likely_to_hold_names() -> None:
     fields = pl.DataFrame({"year": [1], "blurb": ["x"], "Title": ["y"]})
     assert label_column(fields, None) == "Title"
