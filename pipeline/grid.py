@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from ..features.files import digest_json
 from ..recsys.config import METRIC, Seed
+from ..stages.measured import SPLIT_TITLES
 from .config import Config, ConfigError, build_config, load_sections, nearest, set_value
 
 Overrides = list[tuple[tuple[str, ...], Any]]
@@ -72,8 +73,6 @@ class SweepConfig(BaseModel, frozen=True, extra="forbid"):
     @field_validator("splits")
     @classmethod
     def _evaluated(cls, splits: tuple[str, ...]) -> tuple[str, ...]:
-        from .summary import SPLIT_TITLES  # which loads torch
-
         unknown = [split for split in splits if split not in SPLIT_TITLES]
         if unknown:
             raise ValueError(f"{', '.join(unknown)}: no such split; there are {', '.join(SPLIT_TITLES)}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,18 +13,11 @@ from ..stages.extract import ExtractReport
 from ..stages.extraction.advice import size
 from ..stages.extraction.estimate import Estimate
 from ..stages.index import IndexReport
+from ..stages.measured import SPLIT_TITLES, cutoffs, main_cutoff
 from ..stages.train import TrainReport
 from .outcome import counts, number, seconds, table
 from .publishing import PublishReport
 
-SPLIT_TITLES = {
-    "validation": "validation",
-    "test": "test",
-    "validation_cold": "validation: cold items against all",
-    "validation_among_cold": "validation: cold items among themselves",
-    "test_cold": "test: cold items against all",
-    "test_among_cold": "test: cold items among themselves",
-}
 _ACCURACY = ("recall", "ndcg", "precision", "map", "mrr", "hit")
 _CUTS = (1, 5, 10)  # of an encoder's retrieval
 _LISTS = ("coverage", "novelty", "gini", "arp")
@@ -161,7 +153,7 @@ def _overview(evaluation: Mapping[str, Any]) -> str:
     measured = {split: result for split, result in evaluation["splits"].items() if result["metrics"]}
     if not measured:
         return "no split has a user to evaluate"
-    k = _main_k(next(iter(measured.values()))["metrics"])
+    k = main_cutoff(next(iter(measured.values()))["metrics"])
     columns = ["split", "users", "candidates"]
     columns += [f"{evaluation['model']} {metric}@{k}" for metric in ("recall", "ndcg")]
     columns += [f"{name} recall@{k}" for name in evaluation["baselines"]]
@@ -187,7 +179,7 @@ def _split_table(split: str, evaluation: Mapping[str, Any]) -> str:
 
 
 def _segment_table(split: str, evaluation: Mapping[str, Any]) -> str:
-    k = _main_k(evaluation["splits"][split]["metrics"])
+    k = main_cutoff(evaluation["splits"][split]["metrics"])
     rows = []
     for kind, segments in evaluation["segments"][split].items():
         for name, segment in segments.items():
@@ -199,21 +191,10 @@ def _segment_table(split: str, evaluation: Mapping[str, Any]) -> str:
 
 def _shown(metrics: Mapping[str, Any]) -> list[str]:
     """Recall and NDCG at every cut-off, the other metrics at one."""
-    k = _main_k(metrics)
-    cutoffs = _cutoffs(metrics)
-    names = [f"{metric}@{cutoff}" for metric in ("recall", "ndcg") for cutoff in cutoffs]
+    k = main_cutoff(metrics)
+    names = [f"{metric}@{cutoff}" for metric in ("recall", "ndcg") for cutoff in cutoffs(metrics)]
     names += [f"{metric}@{k}" for metric in (*_ACCURACY[2:], *_LISTS)]
     return [name for name in names if name in metrics]
-
-
-def _cutoffs(metrics: Mapping[str, Any]) -> Sequence[int]:
-    return sorted({int(match[1]) for name in metrics if (match := re.fullmatch(r"recall@(\d+)", name))})
-
-
-def _main_k(metrics: Mapping[str, Any]) -> int:
-    """20, the cut-off that papers report, where it was measured; else the largest."""
-    cutoffs = _cutoffs(metrics)
-    return 20 if 20 in cutoffs else cutoffs[-1]
 
 
 def _mean(result: Mapping[str, Any] | None, metric: str) -> str:

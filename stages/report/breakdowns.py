@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ..measured import main_cutoff
 from .charts import whisker
 from .markup import Element, Node, el, named
-from .parts import LeftOut, Section, interval, main_cutoff, number, paragraph, table
+from .parts import LeftOut, Section, interval, number, paragraph, table
 from .results import Evaluation, main_split
 
 _TITLES = {

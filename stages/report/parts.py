@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -88,17 +87,6 @@ def count(n: int, singular: str, plural: str | None = None) -> str:
 def took(seconds: float) -> str:
     """`0.8 s`, `42 s`, `3 min 5 s`."""
     return f"{seconds:.1f} s" if seconds < 10 else duration(seconds)
-
-
-def main_cutoff(metrics: Mapping[str, Any]) -> int:
-    """20, the cut-off that papers report, where it was measured; else the largest."""
-    found = cutoffs(metrics)
-    return 20 if 20 in found else found[-1]
-
-
-def cutoffs(metrics: Mapping[str, Any]) -> list[int]:
-    """Ascending, of recall, which is always measured."""
-    return sorted(int(match[1]) for name in metrics if (match := re.fullmatch(r"recall@(\d+)", name)))
 
 
 def _kind(position: int, words: Sequence[int]) -> str | None:

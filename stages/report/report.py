@@ -21,6 +21,7 @@ from ...recsys.ranking import Csr, Ranked
 from ..bundle import read_bundle
 from ..dataset import digest_dataset
 from ..index import open_index
+from ..measured import main_cutoff
 from ..similarity import similarity_report
 from .breakdowns import breakdowns_section
 from .failures import failures_section
@@ -29,7 +30,7 @@ from .mismatches import mismatches_section
 from .nearest import Neighbourhood, neighbourhoods, well_known
 from .neighbours import neighbours_section
 from .page import Title, page
-from .parts import LeftOut, Section, count, main_cutoff
+from .parts import LeftOut, Section, count
 from .provenance import Record, cost_section, lineage_section
 from .results import main_split, results_section, verdict
 from .run_files import RunFiles

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..measured import SPLIT_TITLES, cutoffs, main_cutoff
 from .charts import whisker
 from .markup import Element, Node, el, named
 from .parts import (
     LeftOut,
     Section,
     count,
-    cutoffs,
     details,
     interval,
-    main_cutoff,
     number,
     paragraph,
     percent,
@@ -23,14 +22,6 @@ from .parts import (
 
 Evaluation = Mapping[str, Any]  # the content of evaluation.json
 
-SPLITS = {
-    "validation": "validation",
-    "test": "test",
-    "validation_cold": "validation, cold items against all",
-    "validation_among_cold": "validation, cold items among themselves",
-    "test_cold": "test, cold items against all",
-    "test_among_cold": "test, cold items among themselves",
-}
 _MEANINGS = {
     "recall": "share of a user's held-out items that the list holds",
     "ndcg": "the same, where an early place counts for more",
@@ -63,7 +54,9 @@ def verdict(evaluation: Evaluation) -> list[Node]:
     metrics = found["metrics"]
     k = main_cutoff(metrics)
     tiles = [
-        _tile(f"recall@{k}", metrics[f"recall@{k}"], f"{SPLITS[split]}, {count(found['users'], 'user')}"),
+        _tile(
+            f"recall@{k}", metrics[f"recall@{k}"], f"{SPLIT_TITLES[split]}, {count(found['users'], 'user')}"
+        ),
         _tile(f"ndcg@{k}", metrics[f"ndcg@{k}"], "early places count for more"),
     ]
     cold = evaluation["splits"].get("test_among_cold", {}).get("metrics", {}).get(f"recall@{k}")
@@ -90,7 +83,7 @@ def results_section(evaluation: Evaluation | None) -> Section | LeftOut:
             "; the thin marks are the baselines." if evaluation["baselines"] else ".",
         ),
         _split_table(evaluation, f"recall@{k}"),
-        details(f"All metrics of the {SPLITS[split]} split", _metric_table(evaluation, split)),
+        details(f"All metrics of the {SPLIT_TITLES[split]} split", _metric_table(evaluation, split)),
     ]
     return Section("results", "Results", body)
 
@@ -146,7 +139,7 @@ def _split_table(evaluation: Evaluation, metric: str) -> Element:
         estimate = found["metrics"][metric]
         rows.append(
             [
-                SPLITS.get(name, name),
+                SPLIT_TITLES.get(name, name),
                 el("strong", number(estimate["mean"])),
                 whisker(estimate["mean"], estimate["low"], estimate["high"], largest, others[name]),
                 interval(estimate),
