@@ -51,6 +51,12 @@ bootstrap = 10
 [run]
 output = "out"
 """
+# What the page's own policy must stop, if escaping ever failed.
+INJECTED = (
+    "<script>window.harmed = 1</script><img src=x.png onerror='window.harmed = 1'><img src=data:, onerror="
+    "'window.harmed = 1'><style>@import url(x.css);</style><iframe src=x.html></iframe><link rel=stylesheet "
+    "href=y.css><object data=x.swf></object><p style='background: url(y.png)'>"
+)
 # Elements with text of their own whose colour is too close to what is behind them (WCAG 2, 1.4.3).
 FAINT = """() => {
   const channels = colour => colour.match(/[\\d.]+/g).map(Number);
@@ -113,10 +119,12 @@ def address(report) -> Iterator[tuple[str, list[str]]]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
-            self.send_response(200 if self.path == "/report.html" else 404)
+            page = report.read_text(encoding="utf-8")
+            pages = {"/report.html": page, "/broken.html": page.replace("</main>", f"{INJECTED}</main>")}
+            self.send_response(200 if self.path in pages else 404)
             self.send_header("Content-Type", "text/html; charset=utf-8")
             self.end_headers()
-            self.wfile.write(report.read_bytes() if self.path == "/report.html" else b"")
+            self.wfile.write(pages.get(self.path, "").encode())
 
         def log_message(self, format: str, *args: object) -> None:
             """Nothing is printed."""
@@ -182,3 +190,13 @@ def test_a_report_of_hostile_data_is_only_read(browser, address) -> None:
 
     assert heard == []
     assert {path for path in asked if not path.startswith("data:")} == {"/report.html", url}
+
+
+def test_the_pages_policy_stops_what_escaping_would_let_through(browser, address) -> None:
+    url, asked = address
+    page = browser.new_page()
+    page.goto(url.replace("report.html", "broken.html"))
+    page.wait_for_load_state("networkidle")
+    assert page.locator("script").count() == 1
+    assert page.evaluate("window.harmed") is None
+    assert asked == ["/broken.html"]

@@ -55,7 +55,10 @@ def lineage_section(run: RunFiles, manifest: Mapping[str, Any] | None, config: s
             for name, value in provenance["interactions"].items()
         ]
         body.append(
-            details("Interactions, from the file to the splits", table("Rows of the log", ["", "rows"], kept))
+            details(
+                "Interactions, from the file to the splits",
+                table("Rows of the log", ["what became of them", "rows"], kept),
+            )
         )
     versions = {**(manifest or {}).get("libraries", {}), **provenance.get("libraries", {})}
     if versions:

@@ -32,9 +32,12 @@ _MEANINGS = {
     "coverage": "share of the catalogue that is in somebody's list",
     "gini": "0 where all items are listed equally often, near 1 where a few are",
     "novelty": "how unusual listed items are, in bits",
+    "epc": "how far listed items are from the most popular one, 0 to 1",
     "arp": "interactions that a listed item has in training",
     "aplt": "share of the list outside the popular items",
     "popularity_lift": "how much more popular lists are than what users had",
+    "recall_pooled": "hits of all users over held-out items of all users",
+    "entropy": "how evenly items are listed, 1 where equally often",
     "inter_user_diversity": "how much two users' lists differ",
 }
 

@@ -108,7 +108,8 @@ def test_the_page_is_sound_html_that_leads_nowhere(evaluation, read) -> None:
 
 
 def test_the_page_can_be_read_without_seeing_it(evaluation, read) -> None:
-    found = read(page(Title("run", "about", "made"), verdict(evaluation), everything(evaluation)))
+    document = page(Title("run", "about", "made"), verdict(evaluation), everything(evaluation))
+    found = read(document)
     ids = found.of("id")
     assert len(ids) == len(set(ids))
     assert {link[1:] for link in found.of("href") if link.startswith("#")} <= set(ids)
@@ -120,6 +121,7 @@ def test_the_page_can_be_read_without_seeing_it(evaluation, read) -> None:
     assert found.tags.count("img") == len(found.of("alt")) > 0
     assert found.tags.count("table") == found.tags.count("caption")
     assert found.tags.count("th") == len(found.of("scope"))
+    assert not re.search(r"<th[^>]*></th>", document)
 
 
 def test_what_is_left_out_is_said_with_its_reason(evaluation, read) -> None:
