@@ -15,7 +15,7 @@ def vectors_by_content(
     trained: np.ndarray,
     new: np.ndarray,
     vectors: np.ndarray,
-    k: int = 10,
+    k: int = 50,
     memory_mb: int = 512,
     device: str = "auto",
 ) -> tuple[np.ndarray, np.ndarray]:

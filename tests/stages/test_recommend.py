@@ -17,6 +17,7 @@ from scipy import sparse
 from mmrec.features.errors import InputError
 from mmrec.features.files import write_json
 from mmrec.features.manifest import sealed
+from mmrec.features.store import FeatureStoreWriter, ShardRows
 from mmrec.pipeline.recommendation import open_folder
 from mmrec.recsys.models.base import Vectors
 from mmrec.stages.bundle import write_bundle
@@ -212,6 +213,33 @@ def test_new_users_are_placed_by_the_map_that_trained_users_follow(tmp_path, out
         "i006",
         "i007",
     }  # had in the model's time
+
+
+def write_store(folder: Path, item_ids: list[str], vectors: np.ndarray) -> None:
+    """A feature store with the one view `image.full`; rows of NaN are missing."""
+    writer = FeatureStoreWriter(folder, {})
+    views = {"image.full": (np.nan_to_num(vectors), ~np.isnan(vectors[:, 0]))}
+    writer.write_shard(0, ShardRows(pl.Series("item_id", item_ids), ["-"] * len(item_ids), views))
+    writer.commit({"request": {}})
+
+
+def test_new_items_take_part_by_their_content(bundle, vectors, out, tmp_path) -> None:
+    names = ids("strings", ITEMS, "item_id").to_list()
+    content = np.eye(ITEMS + 2, ITEMS, dtype="f4")  # no item is like another
+    content[ITEMS], content[ITEMS + 1] = content[3], np.nan  # but for the twin of i003; one has no content
+    write_store(tmp_path / "store", [*names, "twin", "blank"], content)
+    report = make(bundle, out, k=60, new_items=tmp_path / "store", include_seen=True)
+    assert report.new_items == 1 and report.candidates == ITEMS + 1
+    for (user,), table in pl.read_parquet(out).group_by("user_id"):
+        score = dict(table.select("item_id", "score").iter_rows())
+        assert set(score) == {*names, "twin"} and score["twin"] == pytest.approx(score["i003"], abs=1e-5), (
+            user
+        )
+    with pytest.raises(InputError, match="the index does not hold new items"):
+        make(bundle, out, new_items=tmp_path / "store", index=True)
+    write_store(tmp_path / "other", ["x", "y"], content[:2])
+    with pytest.raises(InputError, match="holds none of the items that the model was trained on"):
+        make(bundle, out, new_items=tmp_path / "other")
 
 
 def test_neighbours_are_by_cosine_and_never_the_item_itself(bundle, vectors, out, tmp_path) -> None:
