@@ -151,7 +151,7 @@ class Week:
         why = [reason for stage in stages if stage["name"] == "model" for reason in stage["changed"]]
         reused = [stage["name"] for stage in stages if stage["up_to_date"]]
         night = Night(number, happened, codes, seconds, *map(", ".join, (made, why, reused)))
-        night.published = published_id(self.published) or "-"
+        night.published = (published_id(self.published) or "-").partition("T")[2]  # the days are all one
         print(f"night {number}: {happened}: exit {', '.join(codes)}, {seconds:.1f} s", file=sys.stderr)
         for record in new:
             if record["error"]:
