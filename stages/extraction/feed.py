@@ -73,10 +73,10 @@ class Feed:
         """End all threads and processes, and what they are at."""
         self._reader.close()
         self._readers.shutdown(wait=False, cancel_futures=True)
-        if self._pool.done() and not self._pool.cancelled():
-            self._pool.result().close()
-        self._pool = Future()
+        made, self._pool = self._pool, Future()
         self._pool.cancel()
+        if not made.cancel():  # else who waits for a pool that is never made would do so for ever
+            made.result().close()
 
     def _taken(self, events: Iterator[_Event]) -> Iterator[Work]:
         while True:

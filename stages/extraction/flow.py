@@ -66,6 +66,7 @@ class Flow:
         with self._feed.works(shards) as works, self._meter.busy("encode"):
             for work in works:
                 if self._stop.asked_by is not None:
+                    self._feed.close()  # or leaving would wait for what is being read
                     break
                 made = self._make(work, advance)
                 if waiting is not None:

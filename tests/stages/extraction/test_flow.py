@@ -11,6 +11,8 @@ import polars as pl
 import pytest
 
 from mmrec.features.config import CatalogConfig, ExtractConfig
+from mmrec.features.encoders import registry
+from mmrec.features.errors import InputError
 from mmrec.features.files import file_sha256
 from mmrec.features.store import FeatureStore
 from mmrec.features.store_writer import FeatureStoreWriter
@@ -127,6 +129,23 @@ def test_a_second_signal_interrupts_at_once(encoder, bazaar, tmp_path, monkeypat
     assert not [
         thread for thread in threading.enumerate() if thread.name.startswith(("read", "ahead", "write"))
     ]
+
+
+def test_an_encoder_that_cannot_be_loaded_ends_the_run(encoder, bazaar, tmp_path, monkeypatch) -> None:
+    """What it is called is known from the store, so pictures are on their way before it is missed."""
+    run(bazaar, tmp_path / "store")
+
+    def fail(*_):
+        time.sleep(0.3)  # until a picture waits for the pool
+        raise InputError("no such device")
+
+    monkeypatch.setattr(registry, "load_image_encoder", fail)
+    pl.read_parquet(bazaar / "items.parquet").with_columns(title=pl.lit("other")).write_parquet(
+        bazaar / "items.parquet"
+    )
+    with pytest.raises(InputError, match="no such device"):
+        run(bazaar, tmp_path / "store")
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("ahead")]
 
 
 def test_what_a_run_was_busy_with_is_told(encoder, bazaar, tmp_path, caplog) -> None:
