@@ -134,6 +134,14 @@ def test_usage_errors_exit_with_2() -> None:
     assert CliRunner().invoke(app, ["runn"]).exit_code == 2
 
 
+def test_log_lines_and_errors_as_json(project) -> None:
+    replace_rows(project, "log.csv", "user_id", "customer")
+    result = CliRunner().invoke(app, ["--log-format", "json", "run", "-c", str(project / "run.toml")])
+    lines = [json.loads(line) for line in result.stderr.splitlines()]
+    assert result.exit_code == 3 and lines[-1]["level"] == "error" and "customer" in lines[-1]["message"]
+    CliRunner().invoke(app, ["--log-format", "text", "status", "-c", str(project / "run.toml")])
+
+
 def test_a_missing_config_file(project) -> None:
     result = CliRunner().invoke(app, ["run", "-c", str(project / "rum.toml")])
     assert result.exit_code == 3 and "rum.toml: no such config file" in result.stderr

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from typer.testing import CliRunner
 
+from mmrec.cli import app
 from mmrec.features.errors import InputError, QualityGateError
 from mmrec.pipeline import publishing
 from mmrec.pipeline.config import Config, load_config
@@ -138,6 +140,20 @@ def test_damage_is_named_and_the_way_back_stays_open(project) -> None:
         open_published(folder)
     rollback(folder)
     assert open_published(folder, verify=True).id == first
+
+
+def test_the_commands_of_a_publish_folder(project) -> None:
+    first = published_id(project / "out" / "published")
+    add_user(project, "v1")
+    night(project)
+    commands = CliRunner()
+    back = commands.invoke(app, ["rollback", "-c", str(project / "run.toml"), "--json"])
+    assert json.loads(back.stdout)["published"] == first == published_id(project / "out" / "published")
+    again = commands.invoke(app, ["publish", "-c", str(project / "run.toml"), "--set", LENIENT[0]])
+    assert again.exit_code == 0 and "this run was rolled back" in again.stdout
+    none = commands.invoke(app, ["rollback", str(project / "elsewhere")])
+    assert none.exit_code == 3 and "nothing is published here" in none.stderr
+    assert commands.invoke(app, ["rollback"]).exit_code == 2
 
 
 def test_nothing_is_published_at_first(tmp_path) -> None:
