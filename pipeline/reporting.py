@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
 
 import tomli_w
 
@@ -15,24 +12,20 @@ from ..features.errors import InputError
 from ..features.files import atomic_path
 from ..features.store import FeatureStore
 from ..recsys.config import EvaluateConfig
-from ..recsys.errors import InputError as RecsysInputError
 from ..recsys.interactions import Dataset
 from ..stages.extraction.advice import size
 from ..stages.published import ACCOUNT
 from ..stages.report.report import ReportOptions, Sources, make_report
-from ..stages.report.run_files import RunFiles, read_run
+from ..stages.report.run_files import RunFiles, or_why, read_run
 from .config import Config, load_config
 from .lock import locked
 from .outcome import Outcome
 from .publishing import split_log
 from .record import read_records, shareable
 
-log = logging.getLogger(__name__)
-
 FILE = "report.html"
 _CONFIG = "config.toml"
-
-T = TypeVar("T")
+_NO_STORE = "a published bundle holds no features; report the run folder"
 
 
 def report_folder(folder: Path, options: ReportOptions, target: Path | None = None) -> Outcome:
@@ -41,7 +34,7 @@ def report_folder(folder: Path, options: ReportOptions, target: Path | None = No
         raise FileNotFoundError(f"{folder}: no such run folder")
     file = folder / _CONFIG
     config = load_config(file, output=folder) if file.is_file() else None
-    if target is None and (folder / ACCOUNT).is_file():
+    if target is None and _is_bundle(folder):
         raise InputError(f"{folder}: a published bundle, which nothing is added to; say where with --output")
     return _report(folder, config, options, target)
 
@@ -54,7 +47,7 @@ def report(config: Config, options: ReportOptions, target: Path | None = None) -
 def _report(folder: Path, config: Config | None, options: ReportOptions, target: Path | None) -> Outcome:
     run = read_run(folder)
     target = target or folder / FILE
-    if (folder / ACCOUNT).is_file():  # complete, and never written to
+    if _is_bundle(folder):  # complete, and never written to
         made = make_report(_sources(run, config), options)
     else:
         with locked(folder):
@@ -77,7 +70,7 @@ def _report(folder: Path, config: Config | None, options: ReportOptions, target:
 
 def _sources(run: RunFiles, config: Config | None) -> Sources:
     place = run.folder / "features" if config is None else config.features
-    store = _or_why(lambda: FeatureStore(place))
+    store = _NO_STORE if _is_bundle(run.folder) else or_why(lambda: FeatureStore(place))
     catalog, dataset = _data(config, None if isinstance(store, str) else store)
     return Sources(
         run=run,
@@ -99,18 +92,9 @@ def _data(config: Config | None, store: FeatureStore | None) -> tuple[Catalog | 
         why = f"the folder holds no {_CONFIG} that names the data; name a config with -c"
         return why, why
     settings = config.catalog
-    catalog = "the config has no [catalog]" if settings is None else _or_why(lambda: read_catalog(settings))
-    return catalog, _or_why(lambda: split_log(config, store).dataset)
+    catalog = "the config has no [catalog]" if settings is None else or_why(lambda: read_catalog(settings))
+    return catalog, or_why(lambda: split_log(config, store).dataset)
 
 
-def _or_why(read: Callable[[], T]) -> T | str:
-    """What `read` gives, or why it is not to be had: a report shows what there is."""
-    try:
-        return read()
-    except (InputError, RecsysInputError, OSError) as error:
-        log.warning("%s", error)
-        return str(error)
-
-
-def _plain(config: Config) -> dict[str, Any]:
-    return config.model_dump(mode="json", exclude_none=True)
+def _is_bundle(folder: Path) -> bool:
+    return (folder / ACCOUNT).is_file()

@@ -30,11 +30,11 @@ _MEANINGS = {
 
 
 def failures_section(
-    ledger: pl.DataFrame | None, views: Mapping[str, Mapping[str, int]], rows: int, cards: ItemCards
+    ledger: pl.DataFrame | str, views: Mapping[str, Mapping[str, int]], rows: int, cards: ItemCards
 ) -> Section | LeftOut:
-    """`ledger` is failures.parquet, None without a feature store; `views` those of its manifest."""
-    if ledger is None:
-        return LeftOut("Failures", "there is no feature store; run `mmrec extract`")
+    """`ledger` is failures.parquet, or why it is not there; `views` those of its manifest."""
+    if isinstance(ledger, str):
+        return LeftOut("Failures", ledger)
     body: list[Node] = []
     if ledger.is_empty():
         body.append(
@@ -53,16 +53,22 @@ def failures_section(
     return Section("failures", "Failures and gaps", body)
 
 
+def examples(ledger: pl.DataFrame) -> pl.DataFrame:
+    """The first failures of every reason, as they are in the ledger."""
+    return ledger.group_by("reason", maintain_order=True).head(_EXAMPLES)
+
+
 def _by_reason(ledger: pl.DataFrame, cards: ItemCards) -> Node:
     reasons = ledger.group_by("reason", maintain_order=True).agg(
         pl.len().alias("n"), pl.col("item_id").n_unique()
     )
+    few = examples(ledger)
     rows: list[Sequence[Node]] = []
     for reason, failures, items in reasons.sort("n", descending=True, maintain_order=True).iter_rows():
-        examples = ledger.filter(pl.col("reason") == reason).head(_EXAMPLES)
+        of_reason = few.filter(pl.col("reason") == reason)
         shown = [
             el("li", named(cards.name(item)), ": ", el("bdi", clipped(message or "", 200)))
-            for item, message in examples.select("item_id", "message").iter_rows()
+            for item, message in of_reason.select("item_id", "message").iter_rows()
         ]
         rows.append(
             [

@@ -21,10 +21,11 @@ from ...recsys.ranking import Csr, Ranked
 from ..bundle import read_bundle
 from ..dataset import digest_dataset
 from ..index import open_index
+from ..lineage import read_lineage
 from ..measured import main_cutoff
 from ..similarity import similarity_report
 from .breakdowns import breakdowns_section
-from .failures import failures_section
+from .failures import examples, failures_section
 from .items import ItemCards, described
 from .mismatches import mismatches_section
 from .nearest import Neighbourhood, neighbourhoods, well_known
@@ -33,7 +34,7 @@ from .page import Title, page
 from .parts import LeftOut, Section, count
 from .provenance import Record, cost_section, lineage_section
 from .results import main_split, results_section, verdict
-from .run_files import RunFiles
+from .run_files import RunFiles, or_why
 from .sample_users import SampleUser, sample_users
 from .thumbnails import thumbnails
 from .training import training_section
@@ -87,7 +88,7 @@ class _Samples:
     users: list[SampleUser] | str
     neighbours: list[Neighbourhood] | str
     similarity: Mapping[str, Any] | str
-    failures: pl.DataFrame | None
+    failures: pl.DataFrame | str
 
     def item_ids(self) -> Iterable[str]:
         """Of all items that are shown, as text, some more than once."""
@@ -131,34 +132,32 @@ def make_report(sources: Sources, options: ReportOptions) -> Report:
 
 def _samples(sources: Sources, options: ReportOptions) -> _Samples:
     split = None if sources.run.evaluation is None else main_split(sources.run.evaluation)
+    users = or_why(lambda: _users(sources, split, options))
     store = sources.store
     if isinstance(store, str):
-        return _Samples(split, _users(sources, split, options), store, store, None)
+        return _Samples(split, users, store, store, store)
     return _Samples(
         split,
-        _users(sources, split, options),
-        _neighbours(store, sources.dataset, options),
-        _similarity(store, options),
-        store.failures(),
+        users,
+        or_why(lambda: _neighbours(store, sources.dataset, options)),
+        or_why(lambda: _similarity(store, options)),
+        or_why(store.failures),
     )
 
 
-def _users(sources: Sources, split: str | None, options: ReportOptions) -> list[SampleUser] | str:
+def _users(sources: Sources, split: str | None, options: ReportOptions) -> list[SampleUser]:
     run, dataset = sources.run, sources.dataset
-    path = run.folder / "per_user.parquet"
     if isinstance(dataset, str):
-        return dataset
-    if run.evaluation is None or split is None or not path.is_file():
-        return "no evaluation by user is there; run `mmrec evaluate`"
-    try:
-        bundle = read_bundle(run.folder / "model")
-        if bundle.config["lineage"]["interactions"] != digest_dataset(dataset):
-            return (
-                "the interactions have changed since the model was trained; `mmrec run` brings it up to date"
-            )
-        index, _ = open_index(run.folder / "index", bundle, sources.index_device)
-    except (InputError, FileNotFoundError) as error:
-        return str(error)
+        raise InputError(dataset)
+    bundle = read_bundle(run.folder / "model")
+    if bundle.config["lineage"]["interactions"] != digest_dataset(dataset):
+        raise InputError("the interactions have changed since the model was trained; use `mmrec run`")
+    lineage = read_lineage(run.folder / "evaluation.json", "provenance", "lineage")
+    if run.evaluation is None or split is None or lineage is None:
+        raise InputError("the evaluation is missing or damaged; run `mmrec evaluate`")
+    if lineage["vectors"] != bundle.config["vectors"]:
+        raise InputError("the evaluation is of another model; run `mmrec evaluate`")
+    index, _ = open_index(run.folder / "index", bundle, sources.index_device)
     vectors = bundle.vectors.users
 
     def search(user_idx: np.ndarray, k: int, exclude: Csr, candidates: np.ndarray | None) -> Ranked:
@@ -166,15 +165,15 @@ def _users(sources: Sources, split: str | None, options: ReportOptions) -> list[
 
     k = main_cutoff(run.evaluation["splits"][split]["metrics"])
     metrics = [f"ndcg@{k}", f"recall@{k}"]
-    per_user = pl.read_parquet(path, glob=False, columns=["user_id", "split", *metrics])
+    per_user = pl.read_parquet(
+        run.folder / "per_user.parquet", glob=False, columns=["user_id", "split", *metrics]
+    )
     return sample_users(
         per_user, split, metrics, dataset, search, sources.evaluate, options.users, options.length
     )
 
 
-def _neighbours(
-    store: FeatureStore, dataset: Dataset | str, options: ReportOptions
-) -> list[Neighbourhood] | str:
+def _neighbours(store: FeatureStore, dataset: Dataset | str, options: ReportOptions) -> list[Neighbourhood]:
     popularity = None
     if not isinstance(dataset, str):
         counts = np.bincount(dataset.splits["train"].item_idx, minlength=dataset.n_items)
@@ -183,9 +182,7 @@ def _neighbours(
     return neighbourhoods(store, rows, store.views[:_MOST_VIEWS], _NEAREST)
 
 
-def _similarity(store: FeatureStore, options: ReportOptions) -> Mapping[str, Any] | str:
-    if not store.similarities:
-        return "no text view has an image view of the same encoder beside it"
+def _similarity(store: FeatureStore, options: ReportOptions) -> Mapping[str, Any]:
     return similarity_report(store, options.worst).facts
 
 
@@ -194,7 +191,8 @@ def _cards(sources: Sources, samples: _Samples, options: ReportOptions) -> ItemC
     if isinstance(catalog, str):
         return ItemCards()
     shown = list(dict.fromkeys(samples.item_ids()))
-    failed = [] if samples.failures is None else samples.failures["item_id"].cast(pl.String).to_list()
+    ledger = samples.failures
+    failed = [] if isinstance(ledger, str) else examples(ledger)["item_id"].cast(pl.String).to_list()
     cards = described(catalog, [*shown, *failed], options.label)
     cards.pictures = thumbnails(catalog, shown, sources.extract)
     return cards

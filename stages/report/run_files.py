@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ...features.errors import InputError
+from ...recsys.errors import InputError as RecsysInputError
 
 SCHEMA = 1
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +46,14 @@ def read_run(folder: Path) -> RunFiles:
             f"{folder}: no trained model and no evaluation here, so nothing to report; use `mmrec run` first"
         )
     return files
+
+
+def or_why(read: Callable[[], T]) -> T | str:
+    """What `read` gives, or why it is not to be had: a report shows what there is."""
+    try:
+        return read()
+    except (InputError, RecsysInputError, OSError) as error:
+        return str(error)
 
 
 def _read(path: Path, schema: int | None) -> dict[str, Any] | None:

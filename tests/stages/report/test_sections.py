@@ -131,7 +131,7 @@ def test_what_is_left_out_is_said_with_its_reason(evaluation, read) -> None:
         users_section("the log is gone", None, CARDS),
         neighbours_section("no store", True, 0, CARDS),
         mismatches_section("no text view", CARDS),
-        failures_section(None, {}, 0, CARDS),
+        failures_section("no store", {}, 0, CARDS),
         training_section({"history": [], "best_epoch": None}),
         cost_section([]),
     ]
