@@ -72,27 +72,27 @@ def read_bundle(folder: Path) -> Bundle:
 
 @dataclass(frozen=True, slots=True)
 class OpenBundle:
-    """A bundle whose user vectors stay on the disk until they are asked for."""
+    """A bundle whose user vectors stay on the disk until they are asked for. Their file is held open: a model
+    that takes the folder's place meanwhile does not mix in."""
 
     folder: Path
     config: dict[str, Any]
     user_ids: pl.Series
     item_ids: pl.Series
     items: np.ndarray  # (n_items, d) float32
+    user_file: pq.ParquetFile
 
     @property
     def has_histories(self) -> bool:
         """Whether a user's vector is the history, with an entry per item, as in ItemKNN and EASE."""
-        with _damage(self.folder):
-            return "indices" in pq.read_schema(self.folder / "users.parquet").names
+        return "indices" in self.user_file.schema_arrow.names
 
     def users(self, rows: int) -> Iterator[np.ndarray | sparse.csr_matrix]:
         """The user vectors in the order of `user_ids`, at most `rows` at a time."""
         with _damage(self.folder):
-            file = pq.ParquetFile(self.folder / "users.parquet")
-            names = [name for name in file.schema_arrow.names if name != "user_id"]
-            dim = _dim(file.schema_arrow)
-            for batch in file.iter_batches(rows, columns=names):
+            schema = self.user_file.schema_arrow
+            names, dim = [name for name in schema.names if name != "user_id"], _dim(schema)
+            for batch in self.user_file.iter_batches(rows, columns=names):
                 yield _vectors(pa.table(batch), dim)
 
 
@@ -100,9 +100,12 @@ def open_bundle(folder: Path) -> OpenBundle:
     """The bundle in `folder` for reading user by user; errors are those of `read_bundle`."""
     config = _config(folder)
     with _damage(folder):
-        users = pq.read_table(folder / "users.parquet", columns=["user_id"])
+        file = pq.ParquetFile(folder / "users.parquet")
+        user_ids = pl.Series("user_id", file.read(columns=["user_id"])["user_id"])
         item_ids, items = _read_vectors(folder / "items.parquet", "item_id")
-        return OpenBundle(folder, config, pl.Series("user_id", users["user_id"]), item_ids, np.asarray(items))
+    if _config(folder) != config:
+        raise InputError(f"{folder}: another model took this one's place while it was read; try again")
+    return OpenBundle(folder, config, user_ids, item_ids, np.asarray(items), file)
 
 
 @contextmanager

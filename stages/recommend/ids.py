@@ -55,6 +55,8 @@ def read_id_table(path: Path, key: str = "item_id") -> pl.DataFrame:
     for name, dtype in table.schema.items():
         if isinstance(dtype, pl.List):
             table = table.explode(name)
+        if dtype in (pl.Categorical, pl.Enum):
+            table = table.with_columns(pl.col(name).cast(pl.String))
         if not (table[name].dtype.is_integer() or table[name].dtype == pl.String):
             raise InputError(f"{path}: '{name}' holds {table[name].dtype}; expected ids, integers or strings")
         if missing := table[name].null_count():

@@ -22,10 +22,10 @@ _ABANDONED = 3600.0  # seconds without a write after which an unfinished file is
 
 
 class ListWriter:
-    """Counts what it writes: `rows`, and how many lists were `short` or `empty`."""
+    """Counts what it writes: `rows`, and how many lists were `short` (of less than k) or `empty`."""
 
-    def __init__(self, writer: pq.ParquetWriter, keys: pl.Series, items: pl.Series) -> None:
-        self._writer, self._keys, self._items = writer, keys.to_arrow(), items.to_arrow()
+    def __init__(self, writer: pq.ParquetWriter, keys: pl.Series, items: pl.Series, k: int) -> None:
+        self._writer, self._keys, self._items, self._k = writer, keys.to_arrow(), items.to_arrow(), k
         self.rows = self.short = self.empty = 0
 
     def write(self, idx: np.ndarray, ranked: Ranked) -> None:
@@ -44,13 +44,13 @@ class ListWriter:
         if len(row):
             self._writer.write_table(pa.table(columns, schema=schema), row_group_size=len(row))
         self.rows += len(row)
-        self.short += int((lengths < found.shape[1]).sum())
+        self.short += int((lengths < self._k).sum())
         self.empty += int((lengths == 0).sum())
 
 
 @contextmanager
 def list_file(
-    path: Path, keys: pl.Series, items: pl.Series, names: tuple[str, str], about: Mapping[str, Any]
+    path: Path, keys: pl.Series, items: pl.Series, names: tuple[str, str], k: int, about: Mapping[str, Any]
 ) -> Iterator[ListWriter]:
     """Write the columns `names[0]`, rank, `names[1]`, score; `about` stands in the file's metadata as JSON
     under `mmrec`."""
@@ -64,7 +64,7 @@ def list_file(
     ]
     schema = pa.schema(fields, metadata={"mmrec": json.dumps(about)})
     with atomic_path(path) as unfinished, pq.ParquetWriter(unfinished, schema, compression="zstd") as writer:
-        yield ListWriter(writer, keys, items)
+        yield ListWriter(writer, keys, items, k)
 
 
 def _remove_abandoned(path: Path) -> None:

@@ -88,12 +88,14 @@ def recommend(source: Source, request: Request, output: Path) -> Report:
     queries, vectors = _queries(source, request, items, vectors)
     catalog = source.catalog() if request.where else None
     filters = read_filters(IdMap(queries.ids), items, request.allow, request.deny, request.where, catalog)
-    search, name = _search(source, request, vectors, filters)
+    width = min(request.k, len(items))
+    search, name = _search(source, request, vectors, filters, width)
     about = {"source": source.name, "model": source.model.config["model"], "k": request.k, "search": name}
     names = ("item_id", "similar_item_id") if request.similar_items else ("user_id", "item_id")
     listing = time.perf_counter()
-    with list_file(output, queries.ids, item_ids, names, about) as writer:
-        _write(queries, search, request, vectors.shape[1], filters.denied, writer.write)
+    with list_file(output, queries.ids, item_ids, names, request.k, about) as writer:
+        rows = block_rows(request.memory_mb, vectors.shape[1], width)
+        _write(queries, search, rows, filters.denied, writer.write)
     now = time.perf_counter()
     return Report(
         queries.count,
@@ -128,15 +130,17 @@ def _queries(
     return neighbours(source, items, unit, request.items), unit
 
 
-def _search(source: Source, request: Request, vectors: np.ndarray, filters: Filters) -> tuple[_Search, str]:
-    """How lists are found, and what that is called."""
+def _search(
+    source: Source, request: Request, vectors: np.ndarray, filters: Filters, k: int
+) -> tuple[_Search, str]:
+    """How lists of k are found, and what that is called."""
     if filters.allowed is not None:
         allowed = filters.allowed
         if filters.candidates is not None:
             allowed = allowed.multiply(filters.candidates).tocsr()
             allowed.eliminate_zeros()
         return lambda idx, block, exclude: rank_listed(
-            block, vectors, request.k, allowed[idx], exclude
+            block, vectors, k, allowed[idx], exclude
         ), "listed candidates"
     if request.index:
         model = source.model
@@ -144,22 +148,19 @@ def _search(source: Source, request: Request, vectors: np.ndarray, filters: Filt
         bundle = Bundle(model.config, model.user_ids[:0], model.item_ids, Vectors(none, model.items))
         index, facts = open_index(source.index_folder, bundle, request.device)
         return lambda _, block, exclude: index.search(
-            block, request.k, exclude, filters.candidates
+            block, k, exclude, filters.candidates
         ), f"{facts['kind']} index"
     ranker = ExactRanker(vectors, filters.candidates, max(1, request.memory_mb // 2), request.device)
-    return lambda _, block, exclude: ranker.rank(block, request.k, exclude), "exact"
+    return lambda _, block, exclude: ranker.rank(block, k, exclude), "exact"
 
 
 def _write(
     queries: Queries,
     search: _Search,
-    request: Request,
-    dim: int,
+    rows: int,
     denied: Csr | None,
     write: Callable[[np.ndarray, Ranked], None],
 ) -> None:
-    rows = block_rows(request.memory_mb, dim, request.k)
-    what = "items" if request.similar_items else "users"
     done, started = 0, time.perf_counter()
     said = started
     with progress_bar("recommend", queries.count) as advance:
@@ -170,7 +171,7 @@ def _write(
             if now - said > _REPORTED:
                 rate, said = done / (now - started), now
                 left = duration((queries.count - done) / rate)
-                log.info("%s", f"{done:,} of {queries.count:,} {what}, {rate:,.0f}/s, {left} left")
+                log.info("%s", f"{done:,} of {queries.count:,} lists, {rate:,.0f}/s, {left} left")
 
 
 def block_rows(memory_mb: int, dim: int, k: int) -> int:

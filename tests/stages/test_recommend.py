@@ -111,23 +111,27 @@ def expected(vectors, kind: str, k: int, allowed=lambda u, i: True, seen: bool =
 
 
 @pytest.mark.parametrize("kind", ["strings", "integers"])
-@pytest.mark.parametrize("k", [1, 7, 99])
+@pytest.mark.parametrize("k", [1, 7, 10**9])
 def test_lists_equal_a_sort_of_all_scores(tmp_path, vectors, out, kind: str, k: int) -> None:
     write_fake_bundle(tmp_path / "bundle", *vectors, kind=kind)
     report = make(tmp_path / "bundle", out, k=k)
     assert lists_in(out) == expected(vectors, kind, k)
     assert report.lists == USERS and report.rows == pq.read_metadata(out).num_rows
-    assert report.short == (USERS if k == 99 else 0) and report.empty == 0
+    assert report.short == (USERS if k > ITEMS else 0) and report.empty == 0
     assert json.loads(pq.read_schema(out).metadata[b"mmrec"])["source"] == "fake"
     make(tmp_path / "bundle", out, k=k, include_seen=True)
     assert lists_in(out) == expected(vectors, kind, k, seen=True)
 
 
-def test_listed_users_alone_in_the_order_of_the_model(bundle, vectors, out, tmp_path) -> None:
-    (tmp_path / "users.txt").write_text("u007\n\nu002\r\nu007\n")
-    make(bundle, out, k=3, users=tmp_path / "users.txt")
-    whole = expected(vectors, "strings", 3)
-    assert list(lists_in(out).items()) == [(user, whole[user]) for user in ("u002", "u007")]
+@pytest.mark.parametrize(("kind", "chosen"), [("strings", ["u002", "u007"]), ("integers", [114, 149])])
+def test_listed_users_alone_in_the_order_of_the_model(
+    vectors, out, tmp_path, kind: str, chosen: list
+) -> None:
+    write_fake_bundle(tmp_path / "bundle", *vectors, kind=kind)
+    (tmp_path / "users.txt").write_text(f"{chosen[1]}\n\n{chosen[0]}\r\n{chosen[1]}\n")
+    make(tmp_path / "bundle", out, k=3, users=tmp_path / "users.txt")
+    whole = expected(vectors, kind, 3)
+    assert list(lists_in(out).items()) == [(user, whole[user]) for user in chosen]
 
 
 def test_allowed_and_denied_items_of_all_and_of_one(bundle, vectors, out, tmp_path) -> None:
