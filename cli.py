@@ -50,7 +50,10 @@ DropUnknown = Annotated[
 ]
 
 # Commands that write, in one process.
-ALONE = ("extract", "evaluate", "run", "publish", "tune", "sweep", "import", "export", "report", "demo")
+ALONE = (
+    *("extract", "evaluate", "run", "publish", "tune", "sweep"),
+    *("import", "export", "recommend", "report", "demo"),
+)
 
 
 class LogFormat(StrEnum):
