@@ -61,10 +61,10 @@ class _Worker:
     def give(self, pictures: Sequence[Picture]) -> None:
         self.given += 1
         chunk = _Chunk(self.given, self.free.pop(), pictures)
+        self.chunks.append(chunk)  # first, so that they are known of whatever happens
         contents = [picture.content for picture in pictures]
         self.shared.put(chunk.buffer, contents)
         lengths = b"".join(LENGTH.pack(len(content)) for content in contents)
-        self.chunks.append(chunk)
         with suppress(ConnectionError):  # it is dead, as its link will say
             self.link.sendall(CHUNK.pack(chunk.number, chunk.buffer, len(pictures)) + lengths)
 
@@ -250,7 +250,10 @@ class Dispatcher:
         if worker.shared.place == _BEFORE:
             self._barren += 1
             if self._barren >= _BARREN:
-                raise NurseryError(f"decoding workers end before they begin ({_how(status)})")
+                raise NurseryError(
+                    f"decoding workers end before they begin ({_how(status)}); free memory or processes, "
+                    "or take fewer extract.workers"
+                )
         if suspect is None:
             return
         if timed_out and worker.shared.place == worker.place:
@@ -260,7 +263,9 @@ class Dispatcher:
             suspect.tell(self._verdict(status))
         else:
             suspect.suspect = True
-            self._start().give([suspect])
+            self._queue.appendleft(suspect)  # there it is known of, should there be no worker to be had
+            worker = self._start()
+            worker.give([self._queue.popleft()])
 
     def _kill(self, worker: _Worker) -> int | None:
         """End the worker, if it has not ended; its exit status, where it can be known."""

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
+from ..errors import InputError
 from .letters import receive, send
 
 log = logging.getLogger(__name__)
@@ -28,8 +29,8 @@ nursery_main.main(file, parent)
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
-class NurseryError(RuntimeError):
-    """Decoding workers cannot be had."""
+class NurseryError(InputError):
+    """Decoding workers cannot be had, most likely for want of memory or processes."""
 
 
 class Nursery:

@@ -96,7 +96,7 @@ class _Item:
             at = self._waiting.popleft()
             content = self._images[at]
             assert isinstance(content, bytes)
-            pictures.append(Picture(content, partial(self._take, at), self.future.set_exception))
+            pictures.append(Picture(content, partial(self._take, at), self._fail))
         self._pool.dispatcher.put(pictures)
 
     def _take(self, at: int, result: ImageCrops | ImageFailure) -> None:
@@ -107,6 +107,10 @@ class _Item:
             self._finish()
         elif self._pool.first_only:
             self._send(1)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self.future.done():  # by another picture of the item
+            self.future.set_exception(error)
 
     def _finish(self) -> None:
         pool = self._pool

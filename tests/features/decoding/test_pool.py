@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -146,9 +147,28 @@ def test_workers_that_cannot_work_are_an_error_and_not_an_endless_loop() -> None
             pool.submit([png(1)])
 
 
+def test_pictures_without_a_worker_to_be_had_are_an_error_for_every_item(monkeypatch) -> None:
+    with DecodePool(plan(), 1, drill=True) as pool:
+        start, submitted = pool.dispatcher._start, threading.Event()
+
+        def start_one():
+            if submitted.is_set():
+                raise NurseryError("no memory")
+            submitted.wait(20)
+            return start()
+
+        monkeypatch.setattr(pool.dispatcher, "_start", start_one)
+        items = [b"DRILL crash"], [png(2), png(3)], [png(4)]
+        waiting = [pool.submit(item) for item in items]
+        submitted.set()
+        for future in waiting:
+            with pytest.raises(NurseryError, match="no memory"):
+                future.result(timeout=20)
+
+
 def test_a_closed_pool_lets_nobody_wait_for_ever() -> None:
     pool = DecodePool(plan(), 1, drill=True)
-    waiting = [pool.submit([b"DRILL hang"]), pool.submit([png(1)])]
+    waiting = [pool.submit([b"DRILL hang"]), pool.submit([png(1), png(2)]), pool.submit([png(3)])]
     pool.close()
     for future in waiting:
         with pytest.raises(NurseryError, match="closed"):
