@@ -164,9 +164,9 @@ def catalog_fields(config: CatalogConfig, item_ids: pl.Series) -> pl.DataFrame:
         if name != "item_id" and (dtype in (pl.String, pl.Categorical, pl.Enum) or _is_simple(dtype))
     ]
     table = catalog.fields.select(plain).with_columns(catalog.item_ids.cast(pl.String).alias("item_id"))
-    items = pl.DataFrame({"own": item_ids, "item_id": item_ids.cast(pl.String)})
+    items = pl.DataFrame({"item_id": item_ids.cast(pl.String)})
     joined = items.join(table, on="item_id", how="left", maintain_order="left")
-    return joined.drop("item_id").rename({"own": "item_id"})
+    return joined.with_columns(item_ids.alias("item_id"))
 
 
 def _is_simple(dtype: Any) -> bool:

@@ -114,5 +114,6 @@ def _size(path: Path) -> int | None:
 
 def _damaged(folder: Path, what: str) -> InputError:
     return InputError(
-        f"{folder}: damaged bundle ({what}); take an earlier one with `mmrec rollback`, or publish again"
+        f"{folder}: damaged bundle ({what}); go back to an earlier one with `mmrec rollback`, or where there "
+        f"is none, remove the link '{CURRENT}' and run again"
     )
