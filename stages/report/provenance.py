@@ -1,4 +1,4 @@
-"""What a run cost, and what everything in it was made from."""
+"""What everything in a run was made from."""
 
 from __future__ import annotations
 
@@ -6,33 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ..extraction.advice import size
 from .markup import Element, Node, clipped, el, named
-from .parts import LeftOut, Section, details, paragraph, table, took
+from .parts import Section, details, paragraph, table
 from .run_files import RunFiles
-
-Record = Mapping[str, Any]  # the content of runs/<id>/run.json
-
-_DONE = "done"
-
-
-def cost_section(records: Sequence[Record]) -> Section | LeftOut:
-    """Seconds per stage of the last run, and of the run that last did the work; `records` oldest first."""
-    if not records:
-        return LeftOut("Cost", "there is no record of a run; `mmrec run` leaves one")
-    last = records[-1]
-    body: list[Node] = [_summary(last)]
-    if last.get("error"):
-        ended = el("strong", f"It ended with exit code {last['exit_code']}: ")
-        body.append(paragraph(ended, named(last["error"]["message"], 500)))
-    rows = [_stage(stage, _last_work(records, stage["name"])) for stage in last["stages"]]
-    if rows:
-        body.append(
-            table(
-                "Stages of the last run", ["stage", "outcome", "last run", "when last made"], rows, words=(1,)
-            )
-        )
-    return Section("cost", "Cost", body)
 
 
 def lineage_section(run: RunFiles, manifest: Mapping[str, Any] | None, config: str | None) -> Section:
@@ -73,44 +49,6 @@ def lineage_section(run: RunFiles, manifest: Mapping[str, Any] | None, config: s
     if config is not None:
         body.append(details("Configuration", _listing(config)))
     return Section("lineage", "Lineage", body)
-
-
-def _summary(last: Record) -> Element:
-    words = f"Run {last['id']} {last['status']}"
-    if last.get("seconds") is not None:
-        words += f" in {took(last['seconds'])}"
-    words += f", begun {last['started'][:16].replace('T', ' ')} UTC on {last['host']}."
-    memory = (last.get("memory") or {}).get("peak_memory_mb")
-    if memory:
-        words += f" Its peak memory was {size(1e6 * memory)}."
-    energy = last.get("energy_joules")
-    if energy:
-        words += f" The GPUs took {sum(energy.values()) / 3600:,.1f} Wh."
-    return paragraph(words)
-
-
-def _stage(stage: Mapping[str, Any], made: float | None) -> Sequence[Node]:
-    outcome = {True: "up to date", False: "made", None: _DONE}[stage.get("up_to_date")]
-    if stage["status"] != _DONE:
-        outcome = stage["status"]
-    elif stage.get("changed") == ["new"]:
-        outcome = "made for the first time"
-    elif stage.get("changed"):
-        outcome = f"made, since this changed: {', '.join(stage['changed'])}"
-    if stage.get("attempts", 1) > 1:
-        outcome += f" ({stage['attempts']} attempts)"
-    return [named(stage["name"]), named(outcome), took(stage["seconds"]), "–" if made is None else took(made)]
-
-
-def _last_work(records: Sequence[Record], name: str) -> float | None:
-    """Seconds of the stage in the last run that did not find it up to date."""
-    worked = [
-        stage["seconds"]
-        for record in records
-        for stage in record["stages"]
-        if stage["name"] == name and stage["status"] == _DONE and not stage.get("up_to_date")
-    ]
-    return worked[-1] if worked else None
 
 
 def _lineage_rows(run: RunFiles, manifest: Mapping[str, Any] | None) -> list[Sequence[Node]]:

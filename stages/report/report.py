@@ -25,6 +25,7 @@ from ..lineage import read_lineage
 from ..measured import main_cutoff
 from ..similarity import similarity_report
 from .breakdowns import breakdowns_section
+from .cost import Record, cost_section, notice
 from .failures import examples, failures_section
 from .items import ItemCards, described
 from .mismatches import mismatches_section
@@ -32,7 +33,7 @@ from .nearest import Neighbourhood, neighbourhoods, well_known
 from .neighbours import neighbours_section
 from .page import Title, page
 from .parts import LeftOut, Section, count
-from .provenance import Record, cost_section, lineage_section
+from .provenance import lineage_section
 from .results import main_split, results_section, verdict
 from .run_files import RunFiles, or_why
 from .sample_users import SampleUser, sample_users
@@ -121,7 +122,8 @@ def make_report(sources: Sources, options: ReportOptions) -> Report:
         cost_section(sources.records),
         lineage_section(run, manifest, sources.config),
     ]
-    html = page(_title(sources), verdict(run.evaluation) if run.evaluation else [], parts)
+    short = notice(sources.records) + (verdict(run.evaluation) if run.evaluation else [])
+    html = page(_title(sources), short, parts)
     return Report(
         html=html,
         sections=[part.title for part in parts if isinstance(part, Section)],

@@ -4,12 +4,12 @@ STYLE = """
 :root {
   color-scheme: light dark;
   --paper: #fbfaf7; --card: #ffffff; --ink: #1d2127; --quiet: #59616d; --line: #e3e0d9; --faint: #f1efe9;
-  --accent: #1d5fa6; --band: #a9c8ea; --hit: #14713f; --hit-paper: #e6f4ea;
+  --accent: #1d5fa6; --band: #a9c8ea; --hit: #14713f; --hit-paper: #e6f4ea; --warn: #a8321f;
 }
 @media (prefers-color-scheme: dark) {
   :root {
     --paper: #14171b; --card: #1b1f25; --ink: #e7e9ec; --quiet: #a4acb8; --line: #30363f; --faint: #22272e;
-    --accent: #82b6f0; --band: #34557c; --hit: #6fd69c; --hit-paper: #17321f;
+    --accent: #82b6f0; --band: #34557c; --hit: #6fd69c; --hit-paper: #17321f; --warn: #f39a86;
   }
 }
 *, *::before, *::after { box-sizing: border-box; }
@@ -59,6 +59,9 @@ footer { border-top: 1px solid var(--line); padding-top: 1rem; color: var(--quie
 .tile .name { color: var(--ink); font-weight: 600; }
 .tile .interval { min-height: 1.4em; }
 .tile .meaning { margin-top: 0.35rem; }
+.notice { border: 1px solid var(--warn); border-left-width: 6px; border-radius: 10px; padding: 0.8rem 1rem;
+  background: var(--card); margin-bottom: 1.25rem; }
+.notice strong { color: var(--warn); }
 .lead { margin-top: 1.1rem; font-size: 1.08rem; }
 
 .box { overflow-x: auto; border: 1px solid var(--line); border-radius: 10px; background: var(--card);
@@ -144,7 +147,7 @@ article { background: var(--card); border: 1px solid var(--line); border-radius:
 @media (prefers-reduced-motion: reduce) { html { scroll-behavior: auto; } }
 @media print {
   :root { --paper: #fff; --card: #fff; --ink: #000; --quiet: #444; --line: #bbb; --faint: #eee;
-    --accent: #1d5fa6; --band: #a9c8ea; --hit: #14713f; --hit-paper: #fff; }
+    --accent: #1d5fa6; --band: #a9c8ea; --hit: #14713f; --hit-paper: #fff; --warn: #a8321f; }
   body { display: block; max-width: none; padding: 0; font-size: 10pt; }
   nav, .skip { display: none; }
   .box, pre { overflow: visible; max-height: none; }

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from mmrec.stages.report.breakdowns import breakdowns_section
+from mmrec.stages.report.cost import cost_section, notice
 from mmrec.stages.report.failures import failures_section
 from mmrec.stages.report.items import ItemCards, Picture, label_column
 from mmrec.stages.report.markup import Element, Node
@@ -14,7 +15,7 @@ from mmrec.stages.report.nearest import Neighbourhood
 from mmrec.stages.report.neighbours import neighbours_section
 from mmrec.stages.report.page import Title, page
 from mmrec.stages.report.parts import LeftOut, Section
-from mmrec.stages.report.provenance import cost_section, lineage_section
+from mmrec.stages.report.provenance import lineage_section
 from mmrec.stages.report.results import results_section, verdict
 from mmrec.stages.report.run_files import RunFiles
 from mmrec.stages.report.sample_users import SampleUser
@@ -187,15 +188,19 @@ def test_a_stage_that_was_reused_shows_what_it_cost_when_it_was_made() -> None:
     assert rows(section.body)[1] == "model up to date 0.2 s 1 min 10 s"
 
 
-def test_how_a_run_failed_is_told() -> None:
-    failed = {
-        **RECORDS[1],
-        "status": "failed",
-        "exit_code": 6,
-        "error": {"kind": "Q", "message": "recall <fell>"},
-    }
-    assert "Run second failed" in told(cost_section([failed]))
-    assert "It ended with exit code 6: recall <fell>" in told(cost_section([failed]))
+def test_how_a_run_failed_is_told_first_and_earlier_runs_are_listed() -> None:
+    error = {"kind": "QualityGateError", "message": "recall <fell>"}
+    failed = {**RECORDS[1], "id": "third", "status": "failed", "exit_code": 6, "error": error}
+    made = {"metrics": {"test": {"recall@20": 0.25}}, "published": {"id": "bundle"}}
+    assert notice(RECORDS) == notice([]) == []
+    told_first = told(Section("", "", notice([*RECORDS, failed])))
+    assert "third, has the status failed" in told_first and "Exit code 6: recall <fell>" in told_first
+    section = cost_section([{**RECORDS[0], **made}, failed])
+    assert isinstance(section, Section)
+    assert rows(section.body)[-2:] == [
+        "third failed – – 1 min 15 s",
+        "first succeeded bundle recall@20 0.2500 1 min 15 s",
+    ]
 
 
 def test_items_are_named_by_the_column_that_is_likely_to_hold_names() -> None:
