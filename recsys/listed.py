@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy import sparse
 
@@ -26,7 +28,8 @@ def rank_listed(
     step = max(1, _CELLS // items.shape[1])
     for start in range(0, len(rows), step):
         pairs = slice(start, start + step)
-        left, right = users[rows[pairs]], items[columns[pairs]]
+        left: Any = users[rows[pairs]]
+        right = items[columns[pairs]]
         if sparse.issparse(left):
             scores[pairs] = np.asarray(left.multiply(right).sum(axis=1)).ravel()
         else:

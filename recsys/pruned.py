@@ -145,7 +145,8 @@ def _cells_by_tile(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For every tile the rows and, within the tile, the items of what may not appear."""
     if exclude is None or not len(exclude[0]):
-        return [(np.empty(0, np.int64),) * 2] * tiles
+        none = np.empty(0, np.int64)
+        return [(none, none)] * tiles
     tile = exclude[1] // TILE
     order = np.argsort(tile, kind="stable")
     cuts = np.searchsorted(tile[order], np.arange(1, tiles))

@@ -134,7 +134,8 @@ class ExactRanker:
         shape = (users.shape[0], self.n_items)
         if exclude is not None and exclude.shape != shape:
             raise InputError(f"the items to exclude cover {exclude.shape} users and items, expected {shape}")
-        bound = _largest_entry(users.data if sparse.issparse(users) else users) * self._bound * users.shape[1]
+        values: Any = users.data if sparse.issparse(users) else users
+        bound = _largest_entry(values) * self._bound * users.shape[1]
         if not bound < float(np.finfo(np.float32).max):  # NaN fails the comparison as well
             raise DivergedError(
                 "user or item vectors hold NaN, infinite or overflowing values: the model has diverged; "

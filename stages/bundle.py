@@ -87,8 +87,8 @@ class OpenBundle:
         """Whether a user's vector is the history, with an entry per item, as in ItemKNN and EASE."""
         return "indices" in self.user_file.schema_arrow.names
 
-    def users(self, rows: int) -> Iterator[np.ndarray | sparse.csr_matrix]:
-        """The user vectors in the order of `user_ids`, at most `rows` at a time."""
+    def users(self, rows: int) -> Iterator[Any]:
+        """The user vectors in the order of `user_ids`, at most `rows` at a time: float32 arrays, or CSR."""
         with _damage(self.folder):
             schema = self.user_file.schema_arrow
             names, dim = [name for name in schema.names if name != "user_id"], _dim(schema)

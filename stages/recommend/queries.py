@@ -104,7 +104,7 @@ def neighbours(source: Source, items: IdMap, unit: np.ndarray, wanted: Path | No
     if wanted is not None:
         ids = read_id_table(wanted)["item_id"]
         chosen = np.unique(known_rows(items.rows(ids), ids, "items", wanted))
-    itself = sparse.identity(len(items), dtype=np.float32, format="csr")
+    itself: Csr = sparse.identity(len(items), dtype="float32", format="csr")
 
     def blocks(rows: int) -> Iterator[Block]:
         for start in range(0, len(chosen), rows):
