@@ -130,9 +130,10 @@ class FeatureStoreWriter:
         looked at. InputError says why no file there will do.
         """
         problems = []
-        waiting = self._waiting.get(index, ())  # two, where a writer was killed before it removed the older
-        newest_first = sorted(waiting, key=lambda file: -(self.folder / file).stat().st_mtime_ns)
-        for file in [*newest_first, *self._live_by_index.get(index, ())]:
+        # Several, where a writer was killed before it removed the older: one that waits, or, in a commit, the
+        # one that the live store had before.
+        files = self._waiting.get(index, set()) | self._live_by_index.get(index, set())
+        for file in sorted(files, key=self._age):
             try:
                 info = self._checked_account(file, item_ids)
             except InputError as error:
@@ -235,6 +236,11 @@ class FeatureStoreWriter:
         if info.key != shard_key(self._space_digest, item_ids, hashes.to_list()):
             raise InputError("of other settings")
         return info
+
+    def _age(self, file: str) -> int:
+        """The newest first; what is gone last."""
+        path = self.folder / file
+        return -path.stat().st_mtime_ns if path.is_file() else 0
 
     def _is_whole(self, file: str) -> bool:
         return file in self._intact if file in self._live_shards else is_sound(self.folder / file)

@@ -9,6 +9,7 @@ from mmrec.features.encoders import registry
 from mmrec.features.errors import InputError
 from mmrec.features.files import file_sha256
 from mmrec.features.store import FeatureStore
+from mmrec.features.store_writer import FeatureStoreWriter
 from mmrec.stages import encoding
 from mmrec.stages.extract import extract
 from mmrec.stages.extraction.merge import merge
@@ -83,6 +84,25 @@ def test_what_a_part_made_last_is_what_counts(encoder, shop, tmp_path) -> None:
     part(shop, tmp_path / "store", "0/5")
     assert merge(*given(shop), tmp_path / "store").up_to_date
     assert len(list((tmp_path / "store").glob("part-00000*"))) == 1
+
+
+def test_a_merge_killed_before_it_cleaned_up_does_not_bring_back_what_it_replaced(
+    encoder, shop, tmp_path, monkeypatch
+) -> None:
+    extract(*given(shop), tmp_path / "store")
+    (shop / "0.png").write_bytes((shop / "3.png").read_bytes())
+    part(shop, tmp_path / "store", "0/5")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(FeatureStoreWriter, "_remove_unreferenced", interrupt)
+        merge(*given(shop), tmp_path / "store")
+    committed = FeatureStore(tmp_path / "store").content_hashes
+    assert merge(*given(shop), tmp_path / "store").up_to_date
+    assert FeatureStore(tmp_path / "store").content_hashes.equals(committed)
+    assert len(list((tmp_path / "store").glob("part-00000*"))) == 1
+
+
+def interrupt(*_) -> None:
+    raise KeyboardInterrupt
 
 
 def test_parts_leave_what_others_are_writing_alone(encoder, shop, tmp_path) -> None:
