@@ -205,7 +205,8 @@ def _text(config: Config, graph: Sequence[Artefact], facts: Mapping[str, Any]) -
 def _run_row(run: Mapping[str, Any]) -> list[str]:
     code = "-" if run["exit_code"] is None else str(run["exit_code"])
     did = {
-        kind: [name for name, done in run["stages"].items() if done == kind] for kind in ("made", "failed")
+        kind: [name for name, done in run["stages"].items() if done == kind]
+        for kind in ("made", "failed", "running")
     }
     stages = [f"{kind} {', '.join(names)}" for kind, names in did.items() if names]
     error = (run["error"] or "").splitlines()
