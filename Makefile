@@ -12,10 +12,11 @@ demo: $(VENV)/.installed  ## install, then the whole job on a generated shop
 test: $(VENV)/.installed-dev  ## install, then the tests
 	$(BIN)/pytest -q
 
-check: $(VENV)/.installed-dev  ## lint, formatting and types
+check: $(VENV)/.installed-dev  ## lint, formatting, types and the documentation's links
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --site-dir build/docs
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
