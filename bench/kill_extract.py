@@ -73,7 +73,8 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
         if rng.random() < 0.25:  # while it looks for what is there
             time.sleep(rng.uniform(0, start))
         else:
-            most = max(round(1.6 * n_shards / options.kills), 2)  # so that the kills reach the last shards
+            left = (n_shards - len(before)) / (options.kills - kills)
+            most = max(round(1.6 * left), 2)  # so that the kills reach the last shards
             wait_for(process, killed, len(before) + int(rng.integers(1, most)))
             time.sleep(rng.uniform(0, 2 * (seconds - start) / n_shards))
         process.send_signal(signal.SIGKILL)
@@ -83,8 +84,6 @@ def measure(options: argparse.Namespace, work: Path) -> dict[str, object]:
         in_flight += len(list(killed.glob(".part-*.tmp")))
         again += rewritten(before, shards(killed))
         say(f"kill {kills} of {options.kills}: {len(before)} -> {len(shards(killed))} of {n_shards} shards")
-        if code == 0:
-            break
     return {
         "shards": n_shards,
         "killed": kills,
