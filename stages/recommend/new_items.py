@@ -61,6 +61,8 @@ def describe_new_items(source: Source, folder: Path, memory_mb: int, device: str
     if not described.all():
         without = ids.filter(pl.Series(~described))
         log.warning("%d new items have no view, so no vector (first: %s)", len(without), named(without))
+    if not len(new):
+        log.warning("%s: every item is in the model; no list has a new one", store.folder)
     log.info("%d new items, by the content of %d trained ones", described.sum(), split)
     return NewItems(ids.filter(pl.Series(described)), vectors[described])
 

@@ -6,6 +6,7 @@ from scipy import sparse
 from mmrec.recsys import ranking
 from mmrec.recsys.pruned import TILE, PrunedCatalogue, serves
 from mmrec.recsys.ranking import ExactRanker, rank_exact
+from mmrec.recsys.topk import GROUP
 
 DTYPES = (torch.bfloat16, torch.float32)
 
@@ -60,6 +61,23 @@ def test_what_it_finds_it_finds_completely_whatever_ties_or_nearly_ties(dtype) -
         assert (exact[user, lists[user]] >= worst[user] * (1 - 1e-5)).all()
         assert (np.diff(scores[user]) <= 0).all()
     assert not found[5] and (lists[~found] == -1).all()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dim", [1, 64, 1000])
+def test_no_product_is_further_off_than_its_bound(dtype, dim: int) -> None:
+    generator = torch.Generator().manual_seed(dim)
+    users, items = (torch.randn(n, dim, generator=generator) for n in (64, TILE))
+    for left, right in ((users, items), (users.abs(), items.abs())):
+        catalogue = PrunedCatalogue(right, dtype)
+        (tile,) = catalogue._tiles
+        rounded = (left.to(dtype) @ tile).view(64, GROUP, -1).transpose(1, 2).flatten(1).double()
+        top = rounded.amax(dim=1)
+        error = catalogue._error(left, top.float()).double()
+        off = (rounded - left.double() @ right.double().T).abs()
+        off[rounded.abs() > top.unsqueeze(1)] = 0  # far below zero: in nobody's list
+        assert (off <= error.unsqueeze(1)).all()
+        assert (error <= 0.05 * left.double().norm(dim=1) * right.double().norm(dim=1).max()).all()
 
 
 def test_integers_and_their_many_ties_are_ranked_as_by_a_stable_sort() -> None:
