@@ -203,9 +203,7 @@ def _verdict(
 def _refusal(verdict: Verdict, old: PublishedBundle | None) -> QualityGateError:
     kept = f"{old.id} stays published" if old else "nothing is published"
     lines = "\n".join(f"  {line}" for line in verdict.broken)
-    return QualityGateError(
-        f"not published, {len(verdict.broken)} limits of [publish.gate] are broken; {kept}:\n{lines}"
-    )
+    return QualityGateError(f"not published, by these limits of [publish.gate]; {kept}:\n{lines}")
 
 
 def _put_out(
