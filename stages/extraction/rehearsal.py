@@ -31,6 +31,7 @@ from .resources import cores, free_disk, free_memory, memory_of_processes
 log = logging.getLogger(__name__)
 
 SAMPLE = 400  # items, from all over the catalogue
+SAMPLE_BYTES = 2**30  # of their pictures, past which the sample is smaller
 _CROPS = 256  # of these that are encoded
 _COMPARED = 32  # crops whose vectors are compared with those of another setting
 _HASH = 36  # bytes of a content hash in a shard
@@ -84,8 +85,9 @@ class _Sample:
 
     def __init__(self, plan: Plan) -> None:
         self._plan, n = plan, len(plan.catalog)
-        self._rows = sorted({round(at) for at in np.linspace(0, n - 1, min(n, SAMPLE))})
-        self.size = len(self._rows)
+        rows = sorted({round(at) for at in np.linspace(0, n - 1, min(n, SAMPLE))})
+        self._rows = np.random.default_rng(0).permutation(rows).tolist()  # the first few are from all over
+        self.size = len(rows)
         self._images: list[Images] = []
         self._decoded: list[Decoded] = []
         self._decoding_memory = 0
@@ -99,8 +101,14 @@ class _Sample:
         started = time.perf_counter()
         with ThreadPoolExecutor(plan.readers) as pool:
             references = (plan.catalog.images[row] for row in self._rows)
-            read = read_ahead(pool, reader, references, 2 * plan.readers)
-            self._images = [item.images for item in read]
+            room = SAMPLE_BYTES
+            for item in read_ahead(pool, reader, references, 2 * plan.readers):
+                self._images.append(item.images)
+                room -= images_size(item.images)
+                if room < 0:
+                    break
+        self.size = len(self._images)
+        del self._rows[self.size :]
         return (time.perf_counter() - started) / self.size
 
     def decode(self) -> tuple[float, float]:

@@ -84,6 +84,8 @@ def test_a_sample_is_spread_over_the_catalogue(slow, shop, tmp_path, monkeypatch
     )
     assert rehearse(*given(shop), tmp_path / "store").sampled == 3
     assert sorted(read) == [(), ("0.png",), ("2.png",)]  # the fifth item has no picture
+    monkeypatch.setattr(rehearsal, "SAMPLE_BYTES", 1)
+    assert rehearse(*given(shop), tmp_path / "store").sampled < 3  # not all pictures are held in memory
 
 
 def test_the_disk_that_a_store_takes_is_foretold(tmp_path) -> None:
