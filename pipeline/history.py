@@ -54,17 +54,23 @@ def withdrawn(events: Sequence[Event]) -> set[str]:
     return found
 
 
+def last_holder(events: Sequence[Event]) -> str | None:
+    """The bundle that was published last, or gone back to."""
+    held = [happened["id"] for happened in events if happened["event"] in (PUBLISHED, ROLLED_BACK)]
+    return held[-1] if held else None
+
+
 def last_current(events: Sequence[Event], current: str | None) -> dict[str, float]:
     """Bundle -> when it was last the published one, in seconds since 1970; infinite for the one that is."""
     found: dict[str, float] = {}
     holder: str | None = None
     for happened in events:
         if happened["event"] in (PUBLISHED, ROLLED_BACK):
+            time = datetime.datetime.fromisoformat(happened["time"]).timestamp()
             if holder is not None:
-                found[holder] = datetime.datetime.fromisoformat(happened["time"]).timestamp()
+                found[holder] = time
             holder = happened["id"]
-    if holder is not None:
-        found.setdefault(holder, 0.0)
+            found[holder] = time  # at least until then
     if current is not None:
         found[current] = float("inf")
     return found

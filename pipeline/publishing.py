@@ -42,6 +42,7 @@ from .history import (
     append_history,
     event,
     last_current,
+    last_holder,
     new_id,
     read_history,
     withdrawn,
@@ -238,17 +239,26 @@ def _put_out(
 
 def _tidy(folder: Path) -> None:
     """Remove what a killed run has left, and write down what it had done but not written down."""
-    known = {happened["id"] for happened in read_history(folder)}
-    current = published_id(folder)
     for path in (folder / BUNDLES).glob("*"):
         if path.name.endswith(_UNFINISHED):
             shutil.rmtree(path)
     remove_stale_temporaries(folder)
-    if current is not None and current not in known:
+    events = read_history(folder)
+    current, last = published_id(folder), last_holder(events)
+    if current is None or current == last:
+        return
+    if current in (lineages := _lineages(events)):  # a rollback was killed, or a person has moved the link
+        happened = event(ROLLED_BACK, current, lineages[current], previous=last)
+        append_history(folder, [happened | {"from_lineage": lineages.get(last or "", "")}])
+        return
+    try:
         account = open_published(folder).account
-        lineage = digest_json(account["lineage"])
-        happened = event(PUBLISHED, current, lineage, run=account["run"], previous=None, forced=False)
-        append_history(folder, [happened | {"time": account["created"], "broken": []}])
+    except InputError as error:  # to go back from it must be possible all the same
+        log.warning("%s", error)
+        return
+    lineage = digest_json(account["lineage"])
+    happened = event(PUBLISHED, current, lineage, run=account["run"], previous=None, forced=False)
+    append_history(folder, [happened | {"time": account["created"], "broken": []}])
 
 
 def _remove(bundle: Path) -> None:

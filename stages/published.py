@@ -66,6 +66,8 @@ def open_published(folder: Path, verify: bool = False) -> PublishedBundle:
     InputError for a bundle that is damaged or newer than this program.
     """
     place = folder if (folder / ACCOUNT).is_file() else folder / CURRENT
+    if place.is_symlink() and not place.exists():
+        raise _damaged(folder, f"the link '{CURRENT}' names {place.readlink()}, which is not there")
     try:
         resolved = place.resolve(strict=True)
         account = _read(resolved)

@@ -33,6 +33,10 @@ def add_user(project: Path, user: str) -> None:
     pl.concat([log, pl.DataFrame(rows, log.schema, orient="row")]).write_csv(project / "log.csv")
 
 
+def raise_interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
 @pytest.fixture
 def project(log_only) -> Path:
     assert night(log_only)["up_to_date"] is False
@@ -113,13 +117,10 @@ def test_a_kill_before_the_link_is_set_leaves_the_old_bundle_and_after_it_the_ne
     folder = project / "out" / "published"
     first = published_id(folder)
 
-    def killed(*_: object) -> None:
-        raise KeyboardInterrupt
-
     add_user(project, "v1")
     for step in ("point_link", "append_history"):
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            patched.setattr(publishing, step, killed)
+            patched.setattr(publishing, step, raise_interrupt)
             night(project)
         assert (published_id(folder) == first) == (step == "point_link")
         open_published(folder, verify=True)
@@ -137,6 +138,30 @@ def test_damage_is_named_and_the_way_back_stays_open(project) -> None:
     assert bundle is not None
     (bundle.folder / SEEN).write_bytes(b"")
     with pytest.raises(InputError, match=r"damaged bundle \(seen\.parquet\).*mmrec rollback"):
+        open_published(folder)
+    rollback(folder)
+    assert open_published(folder, verify=True).id == first
+
+
+def test_a_rollback_that_was_killed_before_it_wrote_it_down_holds(project, monkeypatch) -> None:
+    folder = project / "out" / "published"
+    first = published_id(folder)
+    add_user(project, "v1")
+    second = night(project)["id"]
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(publishing, "append_history", raise_interrupt)
+        rollback(folder)
+    assert night(project)["withdrawn"] and published_id(folder) == first
+    seen = last_current(read_history(folder), first)
+    assert seen[second] > open_published(folder).folder.stat().st_mtime  # not removed as never published
+
+
+def test_a_link_to_a_bundle_that_was_removed_is_named_and_there_is_a_way_back(project) -> None:
+    folder = project / "out" / "published"
+    first = published_id(folder)
+    (folder / "current").unlink()
+    (folder / "current").symlink_to("bundles/gone")
+    with pytest.raises(InputError, match=r"'current' names bundles/gone, which is not there.*mmrec rollback"):
         open_published(folder)
     rollback(folder)
     assert open_published(folder, verify=True).id == first
