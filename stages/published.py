@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 
 from ..features.errors import InputError, first_line
 from ..features.files import file_sha256
@@ -45,7 +48,18 @@ class PublishedBundle:
 
     def table(self, name: str) -> pl.DataFrame | None:
         """`SEEN`, `CATALOG` or `PROBE` as a table; None where the bundle has none."""
-        return pl.read_parquet(self.folder / name, glob=False) if name in self.account["files"] else None
+        if name not in self.account["files"]:
+            return None
+        with self.damage(name):
+            return pl.read_parquet(self.folder / name, glob=False)
+
+    @contextmanager
+    def damage(self, name: str) -> Iterator[None]:
+        """InputError in place of what reading the file `name` raises where its bytes are others."""
+        try:
+            yield
+        except (pl.exceptions.PolarsError, pa.ArrowException, OSError) as error:
+            raise _damaged(self.folder, f"{name}: {first_line(error)}") from error
 
     def verify(self) -> None:
         """Hash every file; InputError names those that are not as they were published."""

@@ -34,8 +34,9 @@ def published_source(bundle: PublishedBundle) -> Source:
     """From the bundle alone."""
 
     def seen() -> Iterator[pl.DataFrame]:
-        for batch in pq.ParquetFile(bundle.folder / SEEN).iter_batches(_ROWS):
-            yield pl.DataFrame(batch)
+        with bundle.damage(SEEN):
+            for batch in pq.ParquetFile(bundle.folder / SEEN).iter_batches(_ROWS):
+                yield pl.DataFrame(batch)
 
     model = open_bundle(bundle.model_folder)
     return Source(bundle.id, model, bundle.index_folder, seen, lambda: bundle.table(CATALOG))

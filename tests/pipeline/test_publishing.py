@@ -15,6 +15,7 @@ from mmrec.pipeline.history import last_current, read_history
 from mmrec.pipeline.publishing import rollback
 from mmrec.pipeline.run import publish, run
 from mmrec.stages.published import PROBE, SEEN, open_published, published_id
+from mmrec.stages.recommend.source import published_source
 
 LENIENT = ("publish.gate={max_fall = false, max_changed = false, max_coverage_fall = false}",)
 
@@ -139,6 +140,11 @@ def test_damage_is_named_and_the_way_back_stays_open(project) -> None:
     (bundle.folder / SEEN).write_bytes(b"")
     with pytest.raises(InputError, match=r"damaged bundle \(seen\.parquet\).*mmrec rollback"):
         open_published(folder)
+    (bundle.folder / SEEN).write_bytes(b"x" * bundle.account["files"][SEEN]["bytes"])
+    whole = open_published(folder)  # by its size
+    for read in (lambda: whole.table(SEEN), lambda: list(published_source(whole).seen())):
+        with pytest.raises(InputError, match=r"damaged bundle \(seen\.parquet: "):
+            read()
     rollback(folder)
     assert open_published(folder, verify=True).id == first
 
