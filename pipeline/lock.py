@@ -127,8 +127,8 @@ def is_alive(folder: Path) -> bool:
     if owner is None:
         return False
     if owner.host != socket.gethostname():
-        silence = min(time.time() - note.stat().st_mtime for note in folder.glob(f"{_OWNER}*.json"))
-        return silence < _SILENCE * BEAT
+        last = max((_modified(note) or 0 for note in folder.glob(f"{_OWNER}*.json")), default=0)
+        return time.time() - last / 1e9 < _SILENCE * BEAT
     try:
         os.kill(owner.process, 0)
     except ProcessLookupError:

@@ -93,7 +93,7 @@ def read_records(output: Path) -> list[dict[str, Any]]:
     for path in sorted((output / RUNS).glob(f"*/{FILE}"), key=lambda path: path.parent.name):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError:
+        except (FileNotFoundError, ValueError):  # removed by a run that has just ended
             continue
         if isinstance(record, dict) and record.get("schema") == SCHEMA:
             records.append(record)
