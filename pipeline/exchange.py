@@ -10,12 +10,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import polars as pl
 import tomli_w
 
 from ..features.errors import InputError
 from ..features.files import atomic_path, file_sha256, fresh_folder, recover_folder, write_json
 from ..features.store import MANIFEST, FeatureStore
 from ..features.versions import library_versions
+from ..recsys.probe import withhold
 from ..stages.exchange.folder import ImportFolder
 from ..stages.exchange.formats import READERS, WRITERS
 from ..stages.exchange.names import ExportFormat, ImportFormat
@@ -25,6 +27,7 @@ from ..stages.exchange.source import Source
 from .config import load_config
 from .lock import locked
 from .outcome import Outcome
+from .publishing import split_log
 
 log = logging.getLogger(__name__)
 
@@ -81,7 +84,12 @@ def export_run(
     recover_folder(place)
     _refuse_other_content(folder, NOTES, "an export")
     store = FeatureStore(config.features) if (config.features / MANIFEST).is_file() else None
-    data = RunData(run, config.interactions, config.catalog, store)
+
+    def used(log: pl.DataFrame) -> pl.DataFrame:
+        assert config.interactions is not None  # the log has been read
+        return withhold(log, split_log(config, store, log).probe, config.interactions)
+
+    data = RunData(run, config.interactions, config.catalog, store, used if config.publish else None)
     with locked(run), fresh_folder(place) as fresh:
         notes = WRITERS[format_name](data, fresh, place.name, views or {})
         write_notes(fresh, notes)

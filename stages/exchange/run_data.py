@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,9 @@ class RunData:
     interactions: InteractionsConfig | None
     catalog: CatalogConfig | None
     store: FeatureStore | None
+    used: Callable[[pl.DataFrame], pl.DataFrame] | None = (
+        None  # what of the log it may learn from; default: all
+    )
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -104,7 +107,8 @@ class RunData:
 
     @cached_property
     def _raw_log(self) -> pl.DataFrame:
-        return read_log(self.interactions)
+        log = read_log(self.interactions)
+        return log if self.used is None else self.used(log)
 
     def _known_of_pairs(self, pairs: pl.DataFrame) -> pl.DataFrame:
         """Rating and time of every pair: those of its earliest row, which is the one that cleaning keeps."""

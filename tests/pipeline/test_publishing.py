@@ -11,6 +11,7 @@ from mmrec.cli import app
 from mmrec.features.errors import InputError, QualityGateError
 from mmrec.pipeline import publishing
 from mmrec.pipeline.config import Config, load_config
+from mmrec.pipeline.exchange import export_run
 from mmrec.pipeline.history import last_current, read_history
 from mmrec.pipeline.publishing import rollback
 from mmrec.pipeline.run import publish, run
@@ -185,6 +186,15 @@ def test_the_commands_of_a_publish_folder(project) -> None:
     none = commands.invoke(app, ["rollback", str(project / "elsewhere")])
     assert none.exit_code == 3 and "nothing is published here" in none.stderr
     assert commands.invoke(app, ["rollback"]).exit_code == 2
+
+
+def test_an_export_holds_what_the_model_learned_from_and_not_the_probe(project, tmp_path) -> None:
+    export_run("recbole", project / "out", tmp_path / "shop")
+    log = pl.concat(pl.read_csv(part, separator="\t") for part in (tmp_path / "shop").glob("*.inter"))
+    probe = open_published(project / "out" / "published").table(PROBE)
+    assert probe is not None and len(log)
+    pairs = {(str(user), str(item)) for user, item in log.select("^user_id.*$", "^item_id.*$").iter_rows()}
+    assert pairs.isdisjoint({(str(user), str(item)) for user, item in probe.iter_rows()})
 
 
 def test_nothing_is_published_at_first(tmp_path) -> None:
