@@ -70,7 +70,7 @@ def last_current(events: Sequence[Event], current: str | None) -> dict[str, floa
             if holder is not None:
                 found[holder] = time
             holder = happened["id"]
-            found[holder] = time  # at least until then
+            found[happened["id"]] = time  # at least until then
     if current is not None:
         found[current] = float("inf")
     return found
