@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .errors import InputError
+
 
 @contextmanager
 def atomic_path(target: str | os.PathLike[str]) -> Iterator[Path]:
@@ -105,10 +107,15 @@ def recover_folder(folder: Path) -> None:
 
 def point_link(link: Path, target: Path) -> None:
     """Make `link` a relative symbolic link to `target` in one step: whoever follows it finds the one that it
-    named before, or `target`."""
+    named before, or `target`. InputError where a folder stands in its place."""
     temporary = link.with_name(f".{link.name}.{secrets.token_hex(4)}.tmp")
     temporary.symlink_to(os.path.relpath(target, link.parent))
-    temporary.replace(link)
+    try:
+        temporary.replace(link)
+    except IsADirectoryError as error:  # as after a copy that has followed links
+        raise InputError(f"{link} is a folder, expected a link; move it away, and try again") from error
+    finally:
+        temporary.unlink(missing_ok=True)
     _sync(link.parent)
 
 

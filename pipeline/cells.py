@@ -13,10 +13,10 @@ from ..features.store import FeatureStore
 from ..recsys.errors import InputError
 from ..recsys.interactions import Dataset
 from ..stages import evaluate, index
-from ..stages.dataset import load_dataset
 from ..stages.lineage import read_lineage
 from ..stages.train import train_lineage
 from .config import Config, write_config
+from .publishing import split_log
 from .resources import peak_memory
 from .run import measure, open_store, train_and_index
 from .workers import in_processes
@@ -59,7 +59,7 @@ def run_cell(config: Config, key: str) -> str | None:
 def _work(config: Config, key: str) -> None:
     started = time.perf_counter()
     store = open_store(config)
-    dataset = load_dataset(config.interactions, store)
+    dataset = split_log(config, store).dataset
     report, _ = train_and_index(config, store, dataset)
     measure(config, store, dataset)
     write_config(config, config.output)

@@ -12,13 +12,13 @@ from ..features.files import atomic_path, digest_json, write_json
 from ..features.store import FeatureStore
 from ..recsys.errors import InputError
 from ..recsys.interactions import Dataset
-from ..stages.dataset import load_dataset
 from .cells import account_of, cell_key, run_cell
 from .config import Config
 from .extraction import extract
 from .grid import Cell, load_grid
 from .lock import locked
 from .outcome import Outcome, seconds
+from .publishing import split_log
 from .run import make_encoder, open_store
 from .sweep_report import Result, sweep_facts, sweep_text
 
@@ -106,10 +106,11 @@ class _Runner:
         return self._encoders[folder]
 
     def _dataset(self, config: Config, store: FeatureStore | None) -> Dataset:
-        interactions = config.interactions.model_dump(mode="json") if config.interactions else None
-        key = digest_json([interactions, str(config.features) if store else None])
+        asked = [part and part.model_dump(mode="json") for part in (config.interactions, config.publish)]
+        published = str(config.published) if config.publish else None
+        key = digest_json([asked, published, str(config.features) if store else None])
         if key not in self._datasets:
-            self._datasets[key] = load_dataset(config.interactions, store)
+            self._datasets[key] = split_log(config, store).dataset
         return self._datasets[key]
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from mmrec.cli import app
 from mmrec.features.errors import InputError, QualityGateError
-from mmrec.pipeline import publishing
+from mmrec.pipeline import cells, publishing
 from mmrec.pipeline.config import Config, load_config
 from mmrec.pipeline.exchange import export_run
 from mmrec.pipeline.history import last_current, read_history
@@ -200,3 +200,24 @@ def test_an_export_holds_what_the_model_learned_from_and_not_the_probe(project, 
 def test_nothing_is_published_at_first(tmp_path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing is published here"):
         open_published(tmp_path)
+
+
+def test_a_folder_in_the_place_of_the_link_is_named_and_nothing_is_left_beside_it(project) -> None:
+    folder = project / "out" / "published"
+    target = (folder / "current").resolve()
+    (folder / "current").unlink()
+    target.rename(folder / "current")
+    add_user(project, "v1")
+    with pytest.raises(InputError, match="current is a folder, expected a link"):
+        night(project)
+    assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_a_cell_of_a_sweep_is_not_trained_on_the_probe_either(project) -> None:
+    output = f"run.output={project / 'cell'}"
+    cells._work(config_of(project, *LENIENT, output), "key")
+    of_run, of_cell = (
+        json.loads((folder / "model" / "config.json").read_text())["lineage"]["interactions"]
+        for folder in (project / "out", project / "cell")
+    )
+    assert of_cell == of_run
