@@ -50,7 +50,9 @@ def hold_out(
     when a positive is among these, or is no candidate: no list could ever hold it.
     """
     train_matrix = train.csr(n_users, n_items)
-    seen = train_matrix if also_seen is None else train_matrix + also_seen.csr(n_users, n_items)
+    seen = train_matrix
+    if also_seen is not None:
+        seen = sparse.csr_matrix(train_matrix + also_seen.csr(n_users, n_items))
     activity = np.diff(train_matrix.indptr)
     keys = np.unique(positives.keys(n_items))
     kept = keys[activity[keys // n_items] > 0]
