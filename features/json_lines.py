@@ -72,9 +72,7 @@ def _check_objects(content: Content) -> None:
             try:
                 value = json.loads(line) if line.strip() else {}
             except ValueError as error:
-                raise ValueError(
-                    f"line {number}: expected one JSON object per line: {first_line(error)}"
-                ) from error
+                raise ValueError(f"line {number}: {_EXPECTED}: {first_line(error)}") from error
             if not isinstance(value, dict):
                 kind = type(value).__name__
-                raise ValueError(f"line {number}: expected one JSON object per line, found {kind}")
+                raise ValueError(f"line {number}: {_EXPECTED}, found {kind}")

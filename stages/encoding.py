@@ -15,6 +15,7 @@ import numpy as np
 
 from ..features.catalog import Catalog, References
 from ..features.config import ExtractConfig
+from ..features.decoding.item import Images
 from ..features.errors import ImageFailure
 from ..features.files import digest_bytes, digest_json
 from ..features.sources.reading import ImageReader
@@ -24,7 +25,6 @@ KEPT_BYTES = 256 * 2**20  # image bytes of one shard kept between hashing and de
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Images = Sequence[bytes | ImageFailure]  # what became of the references of one item
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def images_of(
         kept = hashed.kept.get(row)
         return kept if kept is not None else read_item(reader, hashed.items.images[row]).images
 
-    return prefetched(pool, images, rows)
+    return prefetched(pool, images, rows, size=images_size)
 
 
 def read_ahead(

@@ -20,7 +20,6 @@ from .rows import at_least_float32
 IMAGE, TEXT = "A", "B"  # the experts' names in the state dict
 EXPERTS = (IMAGE, TEXT)
 FIRST_POSITION = 2  # rows 0 and 1 of the position tables stay unused, as fairseq's do
-VISUAL_CODES = 8192  # of the tokenizer that official pre-training predicts
 PUBLISHED_VOCABULARY = 64_010
 
 

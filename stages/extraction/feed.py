@@ -11,14 +11,13 @@ from typing import TypeAlias
 import numpy as np
 
 from ...features.catalog import References
-from ...features.decoding.item import Decoded
+from ...features.decoding.item import Decoded, Images
 from ...features.decoding.pool import DecodePool
 from ...features.shards import Failure
 from ...features.store import ExistingRows, FeatureStoreWriter
 from ..ahead import Ahead
 from ..decoding import extraction_plan
 from ..encoding import (
-    Images,
     ItemRead,
     Rendered,
     hash_rendered,

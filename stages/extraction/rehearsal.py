@@ -14,12 +14,12 @@ from typing import Any
 import numpy as np
 
 from ...features.config import CatalogConfig, ExtractConfig
-from ...features.decoding.item import Decoded
+from ...features.decoding.item import Decoded, Images
 from ...features.decoding.pool import DecodePool
 from ...features.errors import InputError
 from ..decoding import WHOLE_IMAGES, extraction_plan
 from ..encoders import Encoders
-from ..encoding import Images, image_reader, images_size, read_ahead
+from ..encoding import image_reader, images_size, read_ahead
 from .advice import advise
 from .batches import FittingBatches
 from .estimate import Alternative, Estimate

@@ -18,7 +18,7 @@ from ...features.decoding.item import Crop, Decoded
 from ...features.decoding.pool import DecodePool
 from ...features.decoding.transform import ImageTransform
 from ..decoding import decode_plan
-from ..encoding import image_reader, prefetched, read_item
+from ..encoding import image_reader, read_ahead
 from ..progress import progress_bar
 from .items import NO_PICTURE, Picture, catalog_rows
 
@@ -55,8 +55,7 @@ def thumbnails(
         ThreadPoolExecutor(extract.workers) as threads,
         DecodePool(plan, extract.workers) as pool,
     ):
-        references = (catalog.images[row] for row in rows.values())
-        read = prefetched(threads, partial(read_item, reader), references)
+        read = read_ahead(threads, reader, (catalog.images[row] for row in rows.values()))
         for item_id, item in zip(rows, pool.map(found.images for found in read), strict=True):
             found[item_id] = _shown(item)
             advance()
